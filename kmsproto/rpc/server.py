@@ -1,0 +1,664 @@
+"""
+The server side of connection-oriented DCE/RPC: a byte stream in, calls and answers out.
+
+L{RPCServer} holds what the connections of a server share: its interfaces, its association groups, its counts and its
+limits.  L{ServerConnection} is one connection.  Its owner feeds it with L{ServerConnection.receive_data}, which gives
+back what happened as events; it answers each L{CallReceived} with L{ServerConnection.respond} or
+L{ServerConnection.fault}, and sends what L{ServerConnection.data_to_send} hands out.
+
+A mistake of the peer is raised inside as a L{Violation}, which knows the answer that it earns.  One outlet, in
+C{receive_data}, writes that answer and closes the connection; dead stays dead.  A PDU is judged by its header as
+soon as that is there, so a bogus length is never waited for, and the judgement does not depend on how the stream was
+cut into segments.
+
+Calls that wait for their answer are bounded: at most L{RPCServer.max_calls} with concurrent multiplexing, one without.
+At the bound no further input is looked at (L{ServerConnection.paused}) until an answer is given; so without
+multiplexing answers keep the order of the calls.
+
+Sources: C706 chapters 9, 11 and 12, MS-RPCE 3.3.3; "How a correct connection-oriented DCE/RPC server behaves".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from kmsproto.errors import LocalProtocolError, RemoteProtocolError
+from kmsproto.rpc import management, pdu
+from kmsproto.rpc.ndr import BadStubError
+from kmsproto.rpc.pdu import (
+    BindNakReason,
+    FaultStatus,
+    Header,
+    MalformedPDUError,
+    PacketFlag,
+    PacketType,
+)
+from kmsproto.rpc.state import (
+    SERVER_TRANSITIONS,
+    Arrival,
+    Context,
+    ContextTable,
+    IllegalContextsError,
+    Interface,
+    ServerState,
+    server_arrival,
+)
+from kmsproto.rpc.stream import PDUStream
+
+#: The smallest and the largest fragment size that is negotiated, as Windows does ("…behaves", section 0).
+MIN_FRAGMENT = 2048
+MAX_FRAGMENT = 5840
+#: The largest first alloc_hint of a fragmented call (MS-RPCE 3.3.3.5.4).
+MAX_ALLOC_HINT = 0x400000
+
+#: Bytes that a PDU needs at least; an authentication trailer comes on top.
+_MIN_LENGTHS: dict[int, int] = {
+    PacketType.REQUEST: pdu.CALL_PREFIX_LENGTH,
+    PacketType.BIND: pdu.BIND_PREFIX_LENGTH,
+    PacketType.ALTER_CONTEXT: pdu.BIND_PREFIX_LENGTH,
+}
+#: Authentication levels with which a bind of authentication type "none" makes no sense at all.
+_REAL_AUTH_LEVELS = range(2, 7)
+
+
+class Violation(RemoteProtocolError):
+    """
+    The peer broke the protocol so that the connection ends.
+
+    @ivar answer: The PDU that tells it so; empty when nothing sensible can be answered.
+    """
+
+    def __init__(self, problem: str, answer: bytes = b"") -> None:
+        super().__init__(problem)
+        self.answer = answer
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """
+    One call of a client, whole.
+
+    @ivar call_id: The client's number for it.
+    @ivar context_id: The presentation context that it came on.
+    @ivar context: The interface and the transfer syntax of that context.
+    @ivar opnum: The operation, which the interface has.
+    @ivar byte_order: C{"<"} or C{">"}, of the integers of its stub.
+    @ivar stub: The arguments.
+    @ivar orphaned: Whether the client has lost interest in the answer.
+    """
+
+    call_id: int
+    context_id: int
+    context: Context
+    opnum: int
+    byte_order: str
+    stub: bytes
+    orphaned: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class CallReceived:
+    """
+    A call waits for its answer.
+    """
+
+    call: Call
+
+
+@dataclass(slots=True, frozen=True)
+class CallRefused:
+    """
+    A call was answered with a fault, and the connection goes on.
+    """
+
+    call_id: int
+    status: FaultStatus
+    problem: str
+
+
+@dataclass(slots=True, frozen=True)
+class ConnectionRefused:
+    """
+    The peer broke the protocol: what there is to send is the last, and the connection is to be closed after it.
+    """
+
+    problem: str
+
+
+Event = CallReceived | CallRefused | ConnectionRefused
+
+
+@dataclass(slots=True)
+class _Group:
+    """
+    An association group: connections of one client address (C706 12.6.3.6).
+    """
+
+    peer: str
+    members: int = 1
+
+
+class AssociationGroups:
+    """
+    The live association groups of a server.
+
+    @param seed: Where to begin counting; any number.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._groups: dict[int, _Group] = {}
+        self._last = seed
+
+    def create(self, peer: str) -> int:
+        """
+        Make a group for a connection of that client.
+
+        @return: Its id: 32 bits, not zero, unique among the live ones.
+        """
+        while True:
+            self._last = self._last % 0xFFFFFFFF + 1
+            if self._last not in self._groups:
+                self._groups[self._last] = _Group(peer)
+                return self._last
+
+    def join(self, group_id: int, peer: str) -> bool:
+        """
+        Put a further connection of the same client into a live group.
+
+        @return: Whether there is such a group.
+        """
+        group = self._groups.get(group_id)
+        if group is None or group.peer != peer:
+            return False
+        group.members += 1
+        return True
+
+    def leave(self, group_id: int) -> None:
+        """
+        Take a connection out of its group; with its last connection the group ends.
+        """
+        group = self._groups[group_id]
+        group.members -= 1
+        if not group.members:
+            del self._groups[group_id]
+
+
+class RPCServer:
+    """
+    What all connections of a server share.
+
+    @param interfaces: The interfaces that are offered; the management interface is added.
+    @param ndr64: Whether NDR64 is offered, and then preferred.
+    @param bind_time_features: Whether bind-time features are negotiated.
+    @param max_stub: Bytes of a reassembled call at most.
+    @param max_calls: Calls of one connection that may wait for their answers.
+    @param group_seed: Where the ids of association groups begin.
+    """
+
+    def __init__(
+        self,
+        interfaces: Sequence[Interface],
+        *,
+        ndr64: bool = True,
+        bind_time_features: bool = True,
+        max_stub: int = 65536,
+        max_calls: int = 64,
+        group_seed: int = 0,
+    ) -> None:
+        self.interfaces = (*interfaces, management.MANAGEMENT)
+        self.ndr64 = ndr64
+        self.bind_time_features = bind_time_features
+        self.max_stub = max_stub
+        self.max_calls = max_calls
+        self.groups = AssociationGroups(group_seed)
+        self.statistics = management.Statistics()
+        self.facts = management.Facts(self.interfaces, self.statistics)
+
+    def accept(self, peer: str, secondary_address: str) -> ServerConnection:
+        """
+        Begin a connection.
+
+        @param peer: The address of the client, by which association groups are kept apart.
+        @param secondary_address: The own port in decimal, which a bind_ack names (MS-RPCE 3.3.1.5.5).
+        """
+        return ServerConnection(self, peer, secondary_address)
+
+
+@dataclass(slots=True)
+class _PartialCall:
+    """
+    A call of which the last fragment has not come yet.
+    """
+
+    call: Call
+    parts: list[bytes] = field(default_factory=list)
+    length: int = 0
+
+
+def _protocol_fault(call_id: int, context_id: int = 0, *, did_not_execute: bool = True) -> bytes:
+    return pdu.encode_fault(call_id, context_id, FaultStatus.PROTO_ERROR, did_not_execute=did_not_execute)
+
+
+class ServerConnection:
+    """
+    The server side of one connection; made by L{RPCServer.accept}.
+    """
+
+    def __init__(self, server: RPCServer, peer: str, secondary_address: str) -> None:
+        self._server = server
+        self._peer = peer
+        self._secondary_address = secondary_address
+        self._stream = PDUStream()
+        self._judged: Header | None = None
+        self._output: list[bytes] = []
+        self._events: list[Event] = []
+        self._contexts = ContextTable(server.interfaces, ndr64=server.ndr64)
+        self._fragment_size = MIN_FRAGMENT
+        self._group = 0
+        self._max_calls = 1
+        self._waiting: set[Call] = set()
+        self._partial: _PartialCall | None = None
+        self._discarded_call_id = 0
+        self.state = ServerState.ESTABLISHED
+
+    @property
+    def closed(self) -> bool:
+        """
+        Whether no input is looked at any more.
+        """
+        return self.state is ServerState.CLOSED
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many calls wait for their answers.
+        """
+        return len(self._waiting)
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether input is left alone until a call is answered.
+        """
+        return len(self._waiting) >= self._max_calls
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """
+        Take a segment of the stream, or, with no bytes, go on with what was left alone while calls were waiting.
+
+        @return: What happened.  With calls among it, ask again with no bytes after they are answered.
+        """
+        if self.closed:
+            return []
+        self._stream.feed(data)
+        try:
+            while not self.paused and self._receive_pdu():
+                pass
+        except Violation as violation:
+            if violation.answer:
+                self._send(violation.answer)
+            self._events.append(ConnectionRefused(str(violation)))
+            self.close()
+        events, self._events = self._events, []
+        return events
+
+    def data_to_send(self) -> bytes:
+        """
+        Hand out the bytes that are to be sent now.
+        """
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def respond(self, call: Call, stub: bytes) -> None:
+        """
+        Answer a call; an answer that the client no longer waits for is dropped.
+
+        @raise LocalProtocolError: If the call does not wait for an answer.
+        """
+        if self._settle(call):
+            self._send(*pdu.encode_response(call.call_id, call.context_id, stub, self._fragment_size))
+
+    def fault(self, call: Call, status: int) -> None:
+        """
+        Answer a call that reached its operation with a fault; the connection goes on (C706 12.6.4.7).
+
+        @raise LocalProtocolError: If the call does not wait for an answer.
+        """
+        if self._settle(call):
+            self._send(pdu.encode_fault(call.call_id, call.context_id, status, did_not_execute=False))
+
+    def close(self) -> None:
+        """
+        End the connection: nothing more is looked at, and its association group is left.  May be repeated.
+        """
+        if self.closed:
+            return
+        self.state = ServerState.CLOSED
+        self._stream.clear()
+        self._waiting.clear()
+        self._partial = None
+        if self._group:
+            self._server.groups.leave(self._group)
+
+    # What follows is in the order in which a PDU meets it.
+
+    def _receive_pdu(self) -> bool:
+        """
+        Take the next PDU out of the stream.
+
+        @return: Whether there was one.
+        """
+        header = self._stream.header()
+        if header is None:
+            self._recognize()
+            return False
+        if self._judged is not header:
+            self._judge_header(header)
+            self._judged = header
+        data = self._stream.take(header)
+        if data is None:
+            return False
+        self._judged = None
+        self._server.statistics.packets_in += 1
+        arrival = self._step(header)
+        if arrival is Arrival.BIND:
+            self._receive_bind(header, data)
+        elif arrival is Arrival.ALTER_CONTEXT:
+            self._receive_alter_context(header, data)
+        elif arrival is Arrival.ORPHANED:
+            self._receive_orphaned(header)
+        elif header.packet_type == PacketType.REQUEST:
+            self._receive_fragment(arrival, header, data)
+        # rpc_auth_3 and co_cancel change nothing: there is no security, and calls complete.
+        return True
+
+    def _recognize(self) -> None:
+        """
+        Close at once on what is not RPC at all, but give a bind of another version the chance to be refused as one.
+        """
+        start = self._stream.peek(pdu.RECOGNITION_LENGTH)
+        if len(start) == pdu.RECOGNITION_LENGTH and (start[0], start[1]) != pdu.RPC_VERSION:
+            if self.state is not ServerState.ESTABLISHED or start[2] == PacketType.BIND:
+                return  # The answer needs the call id, so it waits for the header.
+            raise Violation("this is not DCE/RPC version 5.0")
+
+    def _judge_header(self, header: Header) -> None:
+        """
+        Refuse a PDU for its header alone.
+        """
+        packet_type = header.packet_type
+        kind = _describe_type(packet_type)
+        if header.version != pdu.RPC_VERSION or not header.byte_order:
+            if self.state is ServerState.ESTABLISHED and packet_type != PacketType.BIND:
+                raise Violation("this is not DCE/RPC version 5.0")
+            self._refuse_header(header, "a PDU with an unknown version or data representation")
+        if self.state is ServerState.ESTABLISHED and packet_type != PacketType.BIND:
+            self._refuse_header(header, f"{kind} before any bind")
+        if server_arrival(packet_type, header.flags) is None:
+            self._refuse_header(header, f"{kind}, which a client must not send")
+        if packet_type == PacketType.REQUEST and header.frag_length > MAX_FRAGMENT:
+            raise Violation(
+                f"a fragment of {header.frag_length} bytes",
+                _protocol_fault(header.call_id, did_not_execute=False),
+            )
+        needed = _MIN_LENGTHS.get(packet_type, pdu.HEADER_LENGTH)
+        if packet_type == PacketType.REQUEST:
+            needed += header.object_length
+        if header.auth_length and packet_type in _MIN_LENGTHS:
+            needed += pdu.AUTH_TRAILER_LENGTH + header.auth_length
+        if header.frag_length < needed:
+            self._refuse_header(header, f"{kind} of {header.frag_length} bytes where {needed} are needed")
+
+    def _refuse_header(self, header: Header, problem: str) -> NoReturn:
+        """
+        Refuse a PDU in the way of the state: a first PDU with a bind_nak, a later one with a fault.
+
+        @raise Violation: Always.
+        """
+        if self.state is ServerState.ESTABLISHED:
+            raise Violation(
+                problem, pdu.encode_bind_nak(header.call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
+            )
+        raise Violation(problem, _protocol_fault(header.call_id))
+
+    def _step(self, header: Header) -> Arrival:
+        """
+        Take one step in the transition table.
+
+        @raise Violation: If there is no such step.
+        """
+        arrival = server_arrival(header.packet_type, header.flags)
+        state = SERVER_TRANSITIONS[self.state].get(arrival) if arrival else None
+        if arrival is None or state is None:
+            raise self._out_of_order(header)
+        self.state = state
+        return arrival
+
+    def _out_of_order(self, header: Header) -> Violation:
+        """
+        Word the answer to a PDU that has no place in the order.
+        """
+        kind = _describe_type(header.packet_type)
+        if header.packet_type == PacketType.BIND:
+            return Violation("a second bind", pdu.encode_bind_nak(header.call_id, BindNakReason.NOT_SPECIFIED))
+        if self._partial is not None:
+            call = self._partial.call
+            answer = _protocol_fault(call.call_id, call.context_id, did_not_execute=False)
+            return Violation(f"{kind} inside the fragments of call {call.call_id}", answer)
+        answer = _protocol_fault(header.call_id, did_not_execute=False)
+        return Violation("a later fragment of a call that was not begun", answer)
+
+    def _receive_bind(self, header: Header, data: bytes) -> None:
+        """
+        Answer a bind (C706 12.6.4.3, MS-RPCE 3.3.1.5.6).
+        """
+        call_id = header.call_id
+        if header.auth_length:
+            trailer = pdu.decode_auth_trailer(header, data)
+            provided = trailer.auth_type != 0 or trailer.auth_level in _REAL_AUTH_LEVELS
+            reason = BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED if provided else BindNakReason.NOT_SPECIFIED
+            raise Violation(
+                f"a bind with authentication type {trailer.auth_type}", pdu.encode_bind_nak(call_id, reason)
+            )
+        try:
+            bind = pdu.decode_bind(header, data)
+        except MalformedPDUError as error:
+            answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
+            raise Violation(f"a malformed bind: {error}", answer) from error
+        if not bind.elements:
+            answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
+            raise Violation("a bind without presentation contexts", answer)
+        refusal = pdu.encode_bind_nak(call_id, BindNakReason.NOT_SPECIFIED)
+        try:
+            results = self._contexts.negotiate(bind.elements, features=self._server.bind_time_features)
+        except IllegalContextsError as error:
+            raise Violation(f"an illegal bind: {error}", refusal) from error
+        groups = self._server.groups
+        if not bind.association_group:
+            self._group = groups.create(self._peer)
+        elif groups.join(bind.association_group, self._peer):
+            self._group = bind.association_group
+        else:
+            raise Violation(f"a bind to the unknown association group {bind.association_group}", refusal)
+        wanted = min(bind.max_xmit_frag, bind.max_recv_frag)
+        self._fragment_size = min(max(wanted, MIN_FRAGMENT), MAX_FRAGMENT) & ~7
+        multiplexed = header.flags & PacketFlag.CONC_MPX
+        if multiplexed:
+            self._max_calls = self._server.max_calls
+        ack = self._acknowledge(self._secondary_address, results)
+        self._send(pdu.encode_bind_ack(PacketType.BIND_ACK, pdu.WHOLE | multiplexed, call_id, ack))
+
+    def _receive_alter_context(self, header: Header, data: bytes) -> None:
+        """
+        Answer an alter_context (C706 12.6.4.1); sizes and group in it are ignored.
+        """
+        fault = _protocol_fault(header.call_id)
+        if header.auth_length:
+            raise Violation("an alter_context with authentication", fault)
+        try:
+            bind = pdu.decode_bind(header, data)
+            results = self._contexts.negotiate(bind.elements, features=False)
+        except (MalformedPDUError, IllegalContextsError) as error:
+            raise Violation(f"an illegal alter_context: {error}", fault) from error
+        if not results:
+            raise Violation("an alter_context without presentation contexts", fault)
+        ack = self._acknowledge("", results)
+        self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, pdu.WHOLE, header.call_id, ack))
+
+    def _acknowledge(self, secondary_address: str, results: tuple[pdu.Negotiated, ...]) -> pdu.BindAck:
+        size = self._fragment_size
+        return pdu.BindAck(size, size, self._group, secondary_address, results)
+
+    def _receive_orphaned(self, header: Header) -> None:
+        """
+        Forget a call that the client has lost interest in (C706 12.6.4.8).
+        """
+        if self._partial is not None and self._partial.call.call_id == header.call_id:
+            self._drop_partial()
+        for call in self._waiting:
+            if call.call_id == header.call_id:
+                call.orphaned = True
+
+    def _receive_fragment(self, arrival: Arrival, header: Header, data: bytes) -> None:
+        """
+        Take one request PDU: a whole call, or a fragment of one (C706 12.6.4.9).
+        """
+        request = pdu.decode_request(header, data)
+        if arrival is Arrival.WHOLE_CALL or arrival is Arrival.FIRST_FRAGMENT:
+            self._begin_call(arrival, header, request)
+        elif self._partial is not None:
+            self._continue_call(self._partial, arrival, header, request)
+        elif header.call_id != self._discarded_call_id:
+            raise self._out_of_order(header)
+        # What is left are further fragments of a call that was given up: nobody waits for them.
+
+    def _begin_call(self, arrival: Arrival, header: Header, request: pdu.Request) -> None:
+        """
+        Open a call; one that cannot be carried out is refused at once.
+        """
+        whole = arrival is Arrival.WHOLE_CALL
+        self._server.statistics.calls_in += 1
+        context = self._contexts.get(request.context_id)
+        if context is None:
+            # Before the trailer is judged: without a context there is no security that it could belong to.
+            self._refuse_call(header, whole, 0, FaultStatus.UNK_IF, f"unknown context {request.context_id}")
+            return
+        self._refuse_trailer(header, request.context_id)
+        if request.opnum >= context.interface.operation_count:
+            problem = f"the interface has no operation {request.opnum}"
+            self._refuse_call(header, whole, request.context_id, FaultStatus.OP_RNG_ERROR, problem)
+            return
+        call = Call(header.call_id, request.context_id, context, request.opnum, header.byte_order, request.stub)
+        if whole:
+            self._complete_call(call)
+            return
+        if request.alloc_hint > MAX_ALLOC_HINT:
+            raise self._too_much(call)
+        self._partial = _PartialCall(call, [request.stub], len(request.stub))
+
+    def _continue_call(
+        self, partial: _PartialCall, arrival: Arrival, header: Header, request: pdu.Request
+    ) -> None:
+        """
+        Add a fragment to the call that is open.
+        """
+        call = partial.call
+        if header.call_id != call.call_id:
+            answer = _protocol_fault(header.call_id, did_not_execute=False)
+            raise Violation(f"a fragment of call {header.call_id} inside call {call.call_id}", answer)
+        if header.byte_order != call.byte_order:
+            answer = _protocol_fault(call.call_id, call.context_id, did_not_execute=False)
+            raise Violation(f"the byte order changes inside call {call.call_id}", answer)
+        self._refuse_trailer(header, call.context_id)
+        partial.length += len(request.stub)
+        if partial.length > self._server.max_stub:
+            raise self._too_much(call)
+        if request.stub:  # Empty fragments are legal and endless; they must not cost memory.
+            partial.parts.append(request.stub)
+        if arrival is Arrival.LAST_FRAGMENT:
+            self._partial = None
+            call.stub = b"".join(partial.parts)
+            self._complete_call(call)
+
+    def _complete_call(self, call: Call) -> None:
+        """
+        Answer a call of the management interface, and hand every other one out.
+        """
+        self._waiting.add(call)
+        if call.context.interface is not management.MANAGEMENT:
+            self._events.append(CallReceived(call))
+            return
+        try:
+            facts = self._server.facts
+            stub = management.answer(call.opnum, call.stub, call.context.transfer_syntax, call.byte_order, facts)
+        except BadStubError as error:
+            self.fault(call, FaultStatus.BAD_STUB_DATA)
+            self._events.append(CallRefused(call.call_id, FaultStatus.BAD_STUB_DATA, str(error)))
+        else:
+            self.respond(call, stub)
+
+    def _refuse_trailer(self, header: Header, context_id: int) -> None:
+        """
+        Refuse an authentication trailer, for there is no security context that it could belong to.
+        """
+        if header.auth_length:
+            answer = pdu.encode_fault(
+                header.call_id, context_id, FaultStatus.ACCESS_DENIED, did_not_execute=False
+            )
+            raise Violation("a call with an authentication trailer", answer)
+
+    @staticmethod
+    def _too_much(call: Call) -> Violation:
+        answer = pdu.encode_fault(
+            call.call_id, call.context_id, FaultStatus.ACCESS_DENIED, did_not_execute=False
+        )
+        return Violation(f"call {call.call_id} is too large", answer)
+
+    def _refuse_call(
+        self, header: Header, whole: bool, context_id: int, status: FaultStatus, problem: str
+    ) -> None:
+        """
+        Answer a call that reaches no operation with a fault, and drop what may follow of it.
+        """
+        self._send(pdu.encode_fault(header.call_id, context_id, status, did_not_execute=True))
+        self._events.append(CallRefused(header.call_id, status, problem))
+        if not whole:
+            self._discarded_call_id = header.call_id
+            self.state = SERVER_TRANSITIONS[self.state][Arrival.CALL_DROPPED]
+
+    def _drop_partial(self) -> None:
+        """
+        Give up the call that is being received.
+        """
+        assert self._partial is not None
+        self._discarded_call_id = self._partial.call.call_id
+        self._partial = None
+        self.state = SERVER_TRANSITIONS[self.state][Arrival.CALL_DROPPED]
+
+    def _settle(self, call: Call) -> bool:
+        """
+        Take a call off the list of those that wait.
+
+        @return: Whether the client still waits for its answer.
+        """
+        if self.closed:
+            return False
+        if call not in self._waiting:
+            raise LocalProtocolError(f"call {call.call_id} does not wait for an answer")
+        self._waiting.remove(call)
+        return not call.orphaned
+
+    def _send(self, *pdus: bytes) -> None:
+        self._server.statistics.packets_out += len(pdus)
+        self._output.extend(pdus)
+
+
+def _describe_type(packet_type: int) -> str:
+    """
+    Name a packet type for people, also one that is not known here.
+    """
+    known = packet_type in PacketType.__members__.values()
+    return f"a PDU of type {PacketType(packet_type).name.lower() if known else packet_type}"
