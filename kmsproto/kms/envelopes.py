@@ -1,0 +1,263 @@
+"""
+How the bodies travel: sealed and opened in versions 4, 5 and 6, as a client does and as a host does.
+
+Version 4 sends bodies in clear with a CBC-MAC behind them.  Versions 5 and 6 encrypt them, together with a salt in
+front that plays the part of the initialization vector: everything after the version is one CBC message with a zero
+vector, so that the vector on the wire is the encrypted salt.  The answers carry proofs: the host knows the salt of
+the request, in version 6 also a key that changes with the time of the client.
+
+Every random byte is an argument.  What a host cannot open is a
+L{MalformedMessageError<kmsproto.kms.messages.MalformedMessageError>}; what a client finds wrong with an answer is a
+L{VerificationError<kmsproto.errors.VerificationError>} that names the check.
+
+Source: "KMS messages, versions 4, 5 and 6".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import NamedTuple
+
+from kmsproto.errors import VerificationError
+from kmsproto.kms.messages import (
+    REQUEST_BODY_LENGTH,
+    MalformedMessageError,
+    RequestBody,
+    ResponseBody,
+    decode_request_body,
+    decode_response_body,
+    decode_version,
+    encode_request_body,
+    encode_response_body,
+    encode_version,
+)
+from kmsproto.kms.rijndael import BLOCK_LENGTH, Rijndael
+
+#: Bytes of a salt, and of the random bytes in an answer.
+SALT_LENGTH = 16
+#: Bytes of a hardware id, which only version 6 has.
+HARDWARE_ID_LENGTH = 8
+#: Bytes of a request, by version.
+REQUEST_LENGTHS = {4: REQUEST_BODY_LENGTH + 16, 5: 260, 6: 260}
+
+_MAC_CIPHER = Rijndael(bytes.fromhex("053d8307f9e5f088eb5ea6686cf037c7e4efd2d6"))
+_CIPHERS = {
+    5: Rijndael(bytes.fromhex("cd7e796f2ab25dcb55ffc8ef8364c470")),
+    6: Rijndael(bytes.fromhex("a94a4195e201432d9bcb460405d84a21"), {64: 0x73, 96: 0x09, 128: 0xE4}),
+}
+
+_VERSION_LENGTH = 4
+_MAC_LENGTH = 16
+_HASH_LENGTH = 32
+_HMAC_LENGTH = 16
+#: FILETIME steps of one time slot of the HMAC key, about 4.1 hours.
+_SLOT_LENGTH = 0x22816889BD
+_SLOT_FACTOR = 0x208CBAB5ED
+_SLOT_OFFSET = 0x3156CD5AC628477A
+
+
+class OpenedRequest(NamedTuple):
+    """
+    A request as its host knows it, and as its client remembers it.
+
+    @ivar body: What is asked for.
+    @ivar salt: The decrypted vector, 16 bytes; empty in version 4.
+    @ivar iv: The vector on the wire, 16 bytes; empty in version 4.
+    """
+
+    body: RequestBody
+    salt: bytes
+    iv: bytes
+
+
+class OpenedResponse(NamedTuple):
+    """
+    An answer that passed every check.
+
+    @ivar body: What the host answers.
+    @ivar hardware_id: The host's hardware id, 8 bytes; empty before version 6.
+    """
+
+    body: ResponseBody
+    hardware_id: bytes
+
+
+def compute_mac(message: bytes) -> bytes:
+    """
+    Compute the MAC of version 4: a CBC-MAC with the 160-bit key over the message, 0x80, and zeros.
+
+    @return: 16 bytes.
+    """
+    padded = message + b"\x80"
+    return _MAC_CIPHER.encrypt_cbc(padded + bytes(-len(padded) % BLOCK_LENGTH))[-_MAC_LENGTH:]
+
+
+def compute_hmac(client_time: int, message: bytes, slot: int = 0) -> bytes:
+    """
+    Compute the HMAC of version 6.
+
+    @param client_time: The FILETIME of the request.
+    @param message: Everything from the response salt up to the HMAC, in clear.
+    @param slot: How many time slots away from that of the request.
+    @return: 16 bytes.
+    """
+    seed = client_time // _SLOT_LENGTH * _SLOT_FACTOR + _SLOT_OFFSET + slot * _SLOT_LENGTH
+    key = hashlib.sha256((seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")).digest()[16:]
+    return hmac.digest(key, message, "sha256")[-_HMAC_LENGTH:]
+
+
+def _xor(a: bytes, b: bytes) -> bytes:
+    return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).to_bytes(len(a), "big")
+
+
+def _pad(message: bytes) -> bytes:
+    """
+    Add PKCS#7 padding (RFC 5652 6.3).
+    """
+    length = BLOCK_LENGTH - len(message) % BLOCK_LENGTH
+    return message + bytes((length,)) * length
+
+
+def _unpad(message: bytes) -> bytes | None:
+    """
+    Take PKCS#7 padding off.
+
+    @return: The message, or L{None} when the padding is wrong.
+    """
+    length = message[-1]
+    if not 1 <= length <= BLOCK_LENGTH or message[-length:] != bytes((length,)) * length:
+        return None
+    return message[:-length]
+
+
+def seal_request(body: RequestBody, salt: bytes) -> tuple[bytes, OpenedRequest]:
+    """
+    Make a request, as a client does.
+
+    @param salt: 16 random bytes; version 4 does not use them.
+    @return: The bytes to send, and what has to be remembered to verify the answer.
+    @raise kmsproto.errors.LocalProtocolError: If the body cannot be written.
+    """
+    clear = encode_request_body(body)
+    if body.major_version == 4:
+        return clear + compute_mac(clear), OpenedRequest(body, b"", b"")
+    # A tool may ask in a version that does not exist; it is sealed like the newest that does.
+    sealed = _CIPHERS.get(body.major_version, _CIPHERS[6]).encrypt_cbc(_pad(salt + clear))
+    return encode_version(body) + sealed, OpenedRequest(body, salt, sealed[:SALT_LENGTH])
+
+
+def open_request(payload: bytes) -> OpenedRequest:
+    """
+    Open a request, as a host does.
+
+    @raise MalformedMessageError: If its size, version, MAC, padding, or anything in its body is wrong.
+    """
+    version = decode_version(payload)
+    if len(payload) != REQUEST_LENGTHS[version]:
+        raise MalformedMessageError(
+            f"a version {version} request of {len(payload)} bytes, not {REQUEST_LENGTHS[version]}"
+        )
+    if version == 4:
+        clear = payload[:REQUEST_BODY_LENGTH]
+        if not hmac.compare_digest(compute_mac(clear), payload[REQUEST_BODY_LENGTH:]):
+            raise MalformedMessageError("the MAC is wrong")
+        return OpenedRequest(decode_request_body(clear), b"", b"")
+    message = _unpad(_CIPHERS[version].decrypt_cbc(payload[_VERSION_LENGTH:]))
+    if message is None or len(message) != SALT_LENGTH + REQUEST_BODY_LENGTH:
+        raise MalformedMessageError("the padding is wrong")
+    salt, clear = message[:SALT_LENGTH], message[SALT_LENGTH:]
+    if clear[:_VERSION_LENGTH] != payload[:_VERSION_LENGTH]:
+        raise MalformedMessageError("the version inside differs from the one outside")
+    iv = payload[_VERSION_LENGTH : _VERSION_LENGTH + SALT_LENGTH]
+    return OpenedRequest(decode_request_body(clear), salt, iv)
+
+
+def seal_response(
+    request: OpenedRequest, body: ResponseBody, *, salt: bytes, random: bytes, hardware_id: bytes
+) -> bytes:
+    """
+    Make an answer, as a host does.
+
+    @param salt: 16 random bytes; only version 6 uses them.
+    @param random: 16 random bytes; version 4 does not use them.
+    @param hardware_id: 8 bytes; only version 6 uses them.
+    @raise kmsproto.errors.LocalProtocolError: If the body cannot be written.
+    """
+    clear = encode_response_body(body)
+    version = body.major_version
+    if version == 4:
+        return clear + compute_mac(clear)
+    proof = clear + _xor(random, request.salt) + hashlib.sha256(random).digest()
+    if version == 5:
+        # The same salt under the same key: the vector on the wire is that of the request.
+        message = request.salt + proof
+    else:
+        message = salt + proof + hardware_id + request.salt
+        message += compute_hmac(body.client_time, message)
+    return encode_version(body) + _CIPHERS[version].encrypt_cbc(_pad(message))
+
+
+def open_response(payload: bytes, request: OpenedRequest) -> OpenedResponse:
+    """
+    Open an answer and make every check that a client must make.
+
+    @param request: What L{seal_request} gave to remember.
+    @raise VerificationError: If a check fails; it names the first that did.
+    """
+    try:
+        version = decode_version(payload)
+        if version != request.body.major_version:
+            raise VerificationError("version", f"asked in version {request.body.major_version}, answered in {version}")
+        return _open_plain(payload, request) if version == 4 else _open_encrypted(payload, request, version)
+    except MalformedMessageError as error:
+        raise VerificationError("layout", str(error)) from error
+
+
+def _open_plain(payload: bytes, request: OpenedRequest) -> OpenedResponse:
+    body, end = decode_response_body(payload)
+    _check("size", len(payload) == end + _MAC_LENGTH, f"{len(payload)} bytes, not {end + _MAC_LENGTH}")
+    _check("MAC", hmac.compare_digest(compute_mac(payload[:end]), payload[end:]), "it is wrong")
+    _check_echoes(body, request.body)
+    return OpenedResponse(body, b"")
+
+
+def _open_encrypted(payload: bytes, request: OpenedRequest, version: int) -> OpenedResponse:
+    sealed = payload[_VERSION_LENGTH:]
+    _check("size", bool(sealed) and len(sealed) % BLOCK_LENGTH == 0, f"{len(sealed)} bytes are no whole blocks")
+    padded = _CIPHERS[version].decrypt_cbc(sealed)
+    message = _unpad(padded)
+    if message is None:
+        raise VerificationError("padding", "it is wrong")
+    _check("version", message[SALT_LENGTH : SALT_LENGTH + _VERSION_LENGTH] == payload[:_VERSION_LENGTH], "they differ")
+    body, length = decode_response_body(message[SALT_LENGTH:])
+    tail = message[SALT_LENGTH + length :]
+    needed = SALT_LENGTH + _HASH_LENGTH + (HARDWARE_ID_LENGTH + SALT_LENGTH + _HMAC_LENGTH if version == 6 else 0)
+    _check("size", len(tail) == needed, f"{len(tail)} bytes follow the body, not {needed}")
+    random = _xor(tail[:SALT_LENGTH], request.salt)
+    tail = tail[SALT_LENGTH:]
+    _check("SHA-256", hashlib.sha256(random).digest() == tail[:_HASH_LENGTH], "it is not that of the random bytes")
+    tail = tail[_HASH_LENGTH:]
+    same_iv = sealed[:SALT_LENGTH] == request.iv
+    if version == 5:
+        _check("IV", same_iv, "the host did not keep that of the request")
+    else:
+        _check("IV", not same_iv, "the host did not draw a salt of its own")
+        echoed = tail[HARDWARE_ID_LENGTH : HARDWARE_ID_LENGTH + SALT_LENGTH]
+        _check("request salt", echoed == request.salt, "it is not that of the request")
+        expected = tail[-_HMAC_LENGTH:]
+        signed = message[:-_HMAC_LENGTH]
+        slots = (compute_hmac(request.body.client_time, signed, slot) for slot in (0, -1, 1))
+        _check("HMAC", any(hmac.compare_digest(each, expected) for each in slots), "it is wrong")
+    _check_echoes(body, request.body)
+    return OpenedResponse(body, tail[:HARDWARE_ID_LENGTH] if version == 6 else b"")
+
+
+def _check_echoes(body: ResponseBody, request: RequestBody) -> None:
+    _check("client machine id", body.client_machine_id == request.client_machine_id, "it is not that of the request")
+    _check("client time", body.client_time == request.client_time, "it is not that of the request")
+
+
+def _check(name: str, passed: bool, problem: str) -> None:
+    if not passed:
+        raise VerificationError(name, problem)

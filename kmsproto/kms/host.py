@@ -1,0 +1,163 @@
+"""
+The host: a request and a peer in, an answer out.
+
+L{Host} opens a request, lets a policy decide, and seals the answer.  The three steps can be taken at once with
+L{Host.answer}, or one by one where a policy needs time.  It has no clock, no randomness and no I/O of its own: the
+time is an argument, the random bytes come from a function that it is given.
+
+What the host says of itself is its L{HostIdentity}, which is derived once, from the id of the installation, and is
+therefore the same at every start.
+
+Source: "KMS messages, versions 4, 5 and 6", sections "The extended PID" and "What a host answers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kmsproto.errors import LocalProtocolError
+from kmsproto.kms.catalog import Catalog
+from kmsproto.kms.envelopes import SALT_LENGTH, OpenedRequest, open_request, seal_response
+from kmsproto.kms.epid import Installation, derive_epid, derive_hardware_id
+from kmsproto.kms.hresults import HResult
+from kmsproto.kms.messages import MalformedMessageError, RequestBody, ResponseBody
+from kmsproto.kms.policy import Decision, Grant, Peer, Policy
+
+#: The host build that is presented by default: the current server, Windows Server 2025.
+DEFAULT_HOST_BUILD = 26100
+#: The locale that is presented by default: English (United States).
+DEFAULT_LCID = 1033
+
+
+class HostIdentity:
+    """
+    What a host says of itself: an ePID for each CSVLK, and a hardware id.
+
+    @param catalog: The CSVLKs and host builds.
+    @param installation: What the ePIDs and the hardware id are derived from.
+    @param host_build: The build number that is presented.
+    @param lcid: The locale that is presented.
+    @raise kmsproto.errors.KMSProtoError: If the build is not known, or cannot host one of the CSVLKs.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        installation: Installation,
+        *,
+        host_build: int = DEFAULT_HOST_BUILD,
+        lcid: int = DEFAULT_LCID,
+    ) -> None:
+        build = catalog.host_build(host_build)
+        keys = {catalog.csvlk_for(kms_id).key for kms_id in catalog.kms_ids}
+        self._epids = {
+            key: str(derive_epid(installation, catalog.csvlks[key], build, lcid)) for key in sorted(keys)
+        }
+        #: The hardware id, 8 bytes.
+        self.hardware_id = derive_hardware_id(installation)
+
+    def epid(self, csvlk_key: str) -> str:
+        """
+        Tell the ePID for a CSVLK that answers for some KMS id.
+        """
+        return self._epids[csvlk_key]
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """
+    What a host answers, and about what.
+
+    @ivar hresult: Zero when the request is granted.
+    @ivar payload: The KMS response; empty unless it is granted.
+    @ivar request: What was asked; L{None} when it could not be opened.
+    @ivar grant: What was granted; L{None} when nothing was.
+    @ivar problem: What was wrong with a request that could not be opened; else empty.
+    """
+
+    hresult: HResult
+    payload: bytes = b""
+    request: RequestBody | None = None
+    grant: Grant | None = None
+    problem: str = ""
+
+
+class Host:
+    """
+    A KMS host.
+
+    @param catalog: The products; it chooses the CSVLK by the KMS id.
+    @param identity: The ePIDs and the hardware id.
+    @param policy: Decides what is granted.
+    @param entropy: Gives so many random bytes, of the operating system's wherever it matters.
+    """
+
+    def __init__(
+        self, catalog: Catalog, identity: HostIdentity, policy: Policy, entropy: Callable[[int], bytes]
+    ) -> None:
+        self.catalog = catalog
+        self.identity = identity
+        self.policy = policy
+        self._entropy = entropy
+
+    def open(self, payload: bytes) -> OpenedRequest | Answer:
+        """
+        Open a request.
+
+        @return: The opened request, or the answer that a malformed one earns.
+        """
+        try:
+            return open_request(payload)
+        except MalformedMessageError as error:
+            return Answer(error.hresult, problem=str(error))
+
+    def decide(self, opened: OpenedRequest, peer: Peer, now: float) -> Decision:
+        """
+        Ask the policy.
+
+        @param now: POSIX seconds.
+        """
+        return self.policy(opened.body, peer, now)
+
+    def seal(self, opened: OpenedRequest, decision: Decision) -> Answer:
+        """
+        Make the answer that says what was decided.
+
+        @raise LocalProtocolError: If the decision is neither a grant that can be written nor an HRESULT that refuses.
+        """
+        request = opened.body
+        if not isinstance(decision, Grant):
+            if decision == HResult.SUCCESS:
+                raise LocalProtocolError("a policy grants with a Grant, not with HRESULT 0")
+            return Answer(HResult(decision), request=request)
+        body = ResponseBody(
+            request.minor_version,
+            request.major_version,
+            self.identity.epid(self.catalog.csvlk_for(request.kms_id).key),
+            request.client_machine_id,
+            request.client_time,
+            *decision,
+        )
+        random = self._entropy(2 * SALT_LENGTH)
+        payload = seal_response(
+            opened,
+            body,
+            salt=random[:SALT_LENGTH],
+            random=random[SALT_LENGTH:],
+            hardware_id=self.identity.hardware_id,
+        )
+        return Answer(HResult.SUCCESS, payload, request, decision)
+
+    def answer(self, payload: bytes, peer: Peer, now: float) -> Answer:
+        """
+        Answer a request.
+
+        @param payload: The KMS request.
+        @param peer: Who asks.
+        @param now: POSIX seconds.
+        """
+        opened = self.open(payload)
+        if isinstance(opened, Answer):
+            return opened
+        return self.seal(opened, self.decide(opened, peer, now))

@@ -1,0 +1,269 @@
+"""
+The request and response bodies of KMS, the same in every protocol version.
+
+Both are read strictly: exact sizes, a version that exists, values within their ranges, text that is text.  Whatever
+is wrong is one error, L{MalformedMessageError}, which carries the HRESULT that such a message earns.  Ranges are
+checked on what comes in only; a tool may write whatever fits the layout, to see what a host makes of it.
+
+One leniency is due to real clients: what stands behind the zero that ends a workstation name is kept but not judged,
+for widely used clients leave remains of other memory there.
+
+Source: "KMS messages, versions 4, 5 and 6".
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+from uuid import UUID
+
+from kmsproto.errors import LocalProtocolError, RemoteProtocolError
+from kmsproto.kms.hresults import HResult
+
+#: Bytes of a request body.
+REQUEST_BODY_LENGTH = 236
+#: Bytes of the workstation name in it.
+NAME_LENGTH = 128
+#: The largest N policy that a host answers.
+MAX_N_POLICY = 1000
+#: The largest ePID size, in bytes, terminating zero included.
+MAX_EPID_SIZE = 128
+#: The protocol versions, all with minor version 0.
+PROTOCOL_VERSIONS = (4, 5, 6)
+#: The names of the licence statuses, by number.
+LICENCE_STATUSES = (
+    "unlicensed",
+    "licensed",
+    "OOB grace",
+    "OOT grace",
+    "non-genuine grace",
+    "notification",
+    "extended grace",
+)
+
+_VERSION = Struct("<HH")
+_REQUEST = Struct(f"<HHIII16s16s16s16sIQ16s{NAME_LENGTH}s")
+_RESPONSE_HEAD = Struct("<HHI")
+_RESPONSE_TAIL = Struct("<16sQIII")
+
+#: FILETIME of 1970-01-01: 100 ns steps since 1601-01-01.
+_POSIX_EPOCH = 116444736000000000
+_STEPS_PER_SECOND = 10_000_000
+
+
+class MalformedMessageError(RemoteProtocolError):
+    """
+    A message is not what the protocol says.
+
+    @ivar hresult: What a host answers to such a request.
+    """
+
+    hresult = HResult.INVALID_DATA
+
+
+class RequestBody(NamedTuple):
+    """
+    What a client asks for; 236 bytes on the wire.
+
+    C{binding_expiration} is in minutes, C{client_time} a FILETIME (100 ns steps since 1601-01-01 UTC).
+    C{remains} is what stands behind the zero that ends the name, up to the last byte that is not zero; it ought to be
+    empty.
+    """
+
+    minor_version: int
+    major_version: int
+    is_virtual_machine: int
+    licence_status: int
+    binding_expiration: int
+    application_id: UUID
+    sku_id: UUID
+    kms_id: UUID
+    client_machine_id: UUID
+    n_policy: int
+    client_time: int
+    previous_client_machine_id: UUID
+    workstation: str
+    remains: bytes = b""
+
+
+class ResponseBody(NamedTuple):
+    """
+    What a host answers.
+
+    C{client_machine_id} and C{client_time} are echoed; the intervals are in minutes.
+    """
+
+    minor_version: int
+    major_version: int
+    epid: str
+    client_machine_id: UUID
+    client_time: int
+    count: int
+    activation_interval: int
+    renewal_interval: int
+
+
+def filetime(seconds: float) -> int:
+    """
+    Convert POSIX seconds to a FILETIME.
+    """
+    return _POSIX_EPOCH + round(seconds * _STEPS_PER_SECOND)
+
+
+def posix_seconds(value: int) -> float:
+    """
+    Convert a FILETIME to POSIX seconds; any 64-bit value has one, though perhaps no date.
+    """
+    return (value - _POSIX_EPOCH) / _STEPS_PER_SECOND
+
+
+def decode_version(payload: bytes) -> int:
+    """
+    Read the version at the beginning of a message or body.
+
+    @return: The major version.
+    @raise MalformedMessageError: If there is none, or none that is spoken here.
+    """
+    if len(payload) < _VERSION.size:
+        raise MalformedMessageError(f"a message of {len(payload)} bytes has no version")
+    minor, major = _VERSION.unpack_from(payload)
+    if minor or major not in PROTOCOL_VERSIONS:
+        raise MalformedMessageError(f"protocol version {major}.{minor} is not supported")
+    return int(major)
+
+
+def encode_version(body: RequestBody | ResponseBody) -> bytes:
+    """
+    Write the version of a body once more, as it stands in clear before an encrypted one.
+    """
+    return _VERSION.pack(body.minor_version, body.major_version)
+
+
+def encode_request_body(body: RequestBody) -> bytes:
+    """
+    Write a request body.
+
+    @return: 236 bytes.
+    @raise LocalProtocolError: If the name is too long or is not text.
+    """
+    try:
+        name = body.workstation.encode("utf-16-le")
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"the workstation name {body.workstation!a} is not text") from error
+    if len(name) > NAME_LENGTH - 2:
+        raise LocalProtocolError(f"a workstation name has at most 63 UTF-16 code units, not {len(name) // 2}")
+    name += b"\0\0" + body.remains
+    if len(name) > NAME_LENGTH:
+        raise LocalProtocolError(f"{len(body.remains)} bytes behind the workstation name do not fit")
+    return _REQUEST.pack(
+        body.minor_version,
+        body.major_version,
+        body.is_virtual_machine,
+        body.licence_status,
+        body.binding_expiration,
+        body.application_id.bytes_le,
+        body.sku_id.bytes_le,
+        body.kms_id.bytes_le,
+        body.client_machine_id.bytes_le,
+        body.n_policy,
+        body.client_time,
+        body.previous_client_machine_id.bytes_le,
+        name,
+    )
+
+
+def decode_request_body(data: bytes) -> RequestBody:
+    """
+    Read a request body.
+
+    @param data: 236 bytes.
+    @raise MalformedMessageError: If its version, a value or the name is not as it must be.
+    """
+    decode_version(data)
+    minor, major, machine, status, expiration, *ids, n_policy, time, previous, name = _REQUEST.unpack(data)
+    if machine > 1:
+        raise MalformedMessageError(f"is-virtual-machine is {machine}, not 0 or 1")
+    if status >= len(LICENCE_STATUSES):
+        raise MalformedMessageError(f"licence status {status} does not exist")
+    if n_policy > MAX_N_POLICY:
+        raise MalformedMessageError(f"an N policy of {n_policy} is over {MAX_N_POLICY}")
+    application_id, sku_id, kms_id, client_machine_id = (UUID(bytes_le=raw) for raw in ids)
+    return RequestBody(
+        minor,
+        major,
+        machine,
+        status,
+        expiration,
+        application_id,
+        sku_id,
+        kms_id,
+        client_machine_id,
+        n_policy,
+        time,
+        UUID(bytes_le=previous),
+        *_decode_name(name),
+    )
+
+
+def _decode_name(data: bytes) -> tuple[str, bytes]:
+    """
+    Read a workstation name up to its zero, and what stands behind it.
+    """
+    # Surrogates pass at first, because what stands behind the zero does not matter.
+    name, terminator, _ = data.decode("utf-16-le", "surrogatepass").partition("\0")
+    if not terminator:
+        raise MalformedMessageError("the workstation name has no end")
+    try:
+        length = len(name.encode("utf-16-le"))
+    except UnicodeEncodeError as error:
+        raise MalformedMessageError("the workstation name holds a lone surrogate") from error
+    return name, data[length + 2 :].rstrip(b"\0")
+
+
+def encode_response_body(body: ResponseBody) -> bytes:
+    """
+    Write a response body.
+
+    @raise LocalProtocolError: If the ePID is too long.
+    """
+    epid = (body.epid + "\0").encode("utf-16-le")
+    if len(epid) > MAX_EPID_SIZE:
+        raise LocalProtocolError(f"an ePID has at most 63 characters, not {len(body.epid)}")
+    return (
+        _RESPONSE_HEAD.pack(body.minor_version, body.major_version, len(epid))
+        + epid
+        + _RESPONSE_TAIL.pack(
+            body.client_machine_id.bytes_le,
+            body.client_time,
+            body.count,
+            body.activation_interval,
+            body.renewal_interval,
+        )
+    )
+
+
+def decode_response_body(data: bytes) -> tuple[ResponseBody, int]:
+    """
+    Read a response body at the beginning of some bytes.
+
+    @return: The body, and how many bytes it has.
+    @raise MalformedMessageError: If there are too few bytes, or its version or ePID is not as it must be.
+    """
+    decode_version(data)
+    if len(data) < _RESPONSE_HEAD.size:
+        raise MalformedMessageError("a response without ePID size")
+    minor, major, size = _RESPONSE_HEAD.unpack_from(data)
+    if size > MAX_EPID_SIZE or size % 2:
+        raise MalformedMessageError(f"an ePID size of {size}")
+    start = _RESPONSE_HEAD.size + size
+    end = start + _RESPONSE_TAIL.size
+    if end > len(data):
+        raise MalformedMessageError(f"a response of {len(data)} bytes where {end} are needed")
+    try:
+        epid = data[_RESPONSE_HEAD.size : start].decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError("the ePID is not text") from error
+    if epid.find("\0") != len(epid) - 1:
+        raise MalformedMessageError("the ePID does not end with its only zero")
+    machine, *rest = _RESPONSE_TAIL.unpack_from(data, start)
+    return ResponseBody(minor, major, epid[:-1], UUID(bytes_le=machine), *rest), end

@@ -1,0 +1,74 @@
+"""
+Who gets what: a policy is one function from a request, a peer and the time to a grant or an HRESULT.
+
+The function is the whole contract, so an embedder replaces it with its own, or wraps one of those that are made here
+and calls it when its own rules are satisfied.  A policy is pure as far as the host is concerned: the time is handed
+in, and whatever it remembers is its own affair.
+
+Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kmsproto.kms.catalog import Catalog
+from kmsproto.kms.hresults import HResult
+from kmsproto.kms.messages import RequestBody
+
+#: Microsoft's default: minutes after which a client that failed tries again.
+DEFAULT_ACTIVATION_INTERVAL = 120
+#: Microsoft's default: minutes after which an activated client renews.
+DEFAULT_RENEWAL_INTERVAL = 10080
+
+
+class Peer(NamedTuple):
+    """
+    Who asks: the address of the other end as text, and its port (0 where there is none, as with UNIX sockets).
+    """
+
+    address: str
+    port: int
+
+
+class Grant(NamedTuple):
+    """
+    The request is granted.
+
+    @ivar count: The number of clients that the host reports.
+    @ivar activation_interval: Minutes after which a client that still lacks clients tries again.
+    @ivar renewal_interval: Minutes after which an activated client renews.
+    """
+
+    count: int
+    activation_interval: int = DEFAULT_ACTIVATION_INTERVAL
+    renewal_interval: int = DEFAULT_RENEWAL_INTERVAL
+
+
+#: What a policy answers: a grant, or the HRESULT that refuses.
+Decision = Grant | HResult
+#: C{(request, peer, now) -> decision}, where C{now} is in POSIX seconds.
+Policy = Callable[[RequestBody, Peer, float], Decision]
+
+
+def charged(
+    catalog: Catalog,
+    *,
+    activation_interval: int = DEFAULT_ACTIVATION_INTERVAL,
+    renewal_interval: int = DEFAULT_RENEWAL_INTERVAL,
+) -> Policy:
+    """
+    Make the policy of a charged host: it grants every request, and reports at least the clients that the product
+    needs, which is twice its N policy or the minimum of the CSVLK, and never less than the one that asks.
+
+    @param catalog: Knows the CSVLK of each KMS id.
+    @param activation_interval: Minutes.
+    @param renewal_interval: Minutes.
+    """
+
+    def decide(request: RequestBody, peer: Peer, now: float) -> Decision:
+        minimum = catalog.csvlk_for(request.kms_id).minimum_active_clients
+        return Grant(max(2 * request.n_policy, minimum, 1), activation_interval, renewal_interval)
+
+    return decide
