@@ -1,0 +1,7 @@
+"""
+KMS over Twisted: the protocols and factories of both sides, and what is around them.
+
+C{activation} is the one place where RPC and KMS meet; it knows no Twisted.  C{server} and C{client} put it on
+transports.  C{access} tells which peers are served, C{deadlines} closes what does not get on, C{listening} opens the
+sockets.
+"""

@@ -1,0 +1,333 @@
+"""
+The KMS client on Twisted: connect to a host, ask, and get an answer that was verified, or an error that says why not.
+
+L{activate} is the whole of it for most: one connection, one request.  L{connect} gives an L{ActivationClient} for
+those who ask more than once on a connection; its calls may overlap.
+
+Every way in which it can go wrong is an error of its own (L{kmsproto.errors}): the host was not reached or hung up,
+did not answer in time, refused the bind, offers no context that we can use, answered with a fault or an HRESULT, or
+gave an answer that failed a check.  A host that breaks the RPC protocol ends the connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from kmsproto.errors import (
+    BindRefusedError,
+    ContextRefusedError,
+    FaultError,
+    HostTimeoutError,
+    HostUnreachableError,
+    KMSProtoError,
+    RemoteProtocolError,
+)
+from kmsproto.kms.envelopes import SALT_LENGTH, OpenedRequest, OpenedResponse, seal_request
+from kmsproto.kms.messages import RequestBody
+from kmsproto.net import activation
+from kmsproto.rpc.client import (
+    AnswerReceived,
+    BindAccepted,
+    BindRefused,
+    ClientConnection,
+    ContextsAltered,
+    Event,
+    FaultReceived,
+    ServerMisbehaved,
+    offer,
+)
+from kmsproto.rpc.pdu import NDR, NDR64, BindNakReason, FaultStatus, SyntaxId
+
+_Result = TypeVar("_Result")
+
+#: Seconds that a host has for each step by default.
+DEFAULT_TIMEOUT = 10.0
+
+
+@dataclass(slots=True, frozen=True)
+class ClientOptions:
+    """
+    How a client talks.
+
+    @ivar ndr64: Whether to offer NDR64 beside NDR.
+    @ivar bind_time_features: Whether to ask for bind-time features.
+    @ivar multiplexed: Whether to ask for concurrent multiplexing.
+    @ivar timeout: Seconds that the host has for the connection, the bind, and each answer.
+    @ivar entropy: Gives so many random bytes.
+    """
+
+    ndr64: bool = True
+    bind_time_features: bool = True
+    multiplexed: bool = True
+    timeout: float = DEFAULT_TIMEOUT
+    entropy: Callable[[int], bytes] = os.urandom
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """
+    A call that waits for its answer.
+    """
+
+    answered: Deferred[OpenedResponse]
+    request: OpenedRequest
+    syntax: SyntaxId
+
+
+class ActivationClient(Protocol):
+    """
+    The client's side of one connection; made by L{connect}.
+
+    @param clock: The source of time: the reactor.
+    @param options: How to talk.
+    """
+
+    def __init__(self, clock: IReactorTime, options: ClientOptions) -> None:
+        self._clock = clock
+        self._options = options
+        self._connection = ClientConnection(multiplexed=options.multiplexed)
+        self._bound: Deferred[None] = Deferred()
+        self._calls: dict[int, _Waiting] = {}
+        self._over: KMSProtoError | None = None
+        self._closed: Deferred[None] | None = None
+
+    @property
+    def transfer_syntax(self) -> SyntaxId:
+        """
+        The transfer syntax of the next call: NDR64 when the host accepted it, else NDR.
+
+        @raise ContextRefusedError: If the host accepted neither.
+        """
+        return self._choose_context()[1]
+
+    def bound(self) -> Deferred[None]:
+        """
+        Wait for the bind that the connection began with; to be asked once.
+        """
+        return self._limited(self._bound, "the bind")
+
+    def activate(self, body: RequestBody) -> Deferred[OpenedResponse]:
+        """
+        Ask for an activation.
+
+        @param body: What to ask for; its version decides how it is sealed.
+        @return: The verified answer, or one of the failures that L{kmsproto.errors} knows.
+        """
+        if self._over is not None:
+            return fail(self._over)
+        try:
+            payload, request = seal_request(body, self._options.entropy(SALT_LENGTH))
+            context_id, syntax = self._choose_context()
+            call_id = self._connection.call(
+                context_id, activation.REQUEST_ACTIVATION, activation.write_request(payload, syntax)
+            )
+        except KMSProtoError:
+            return fail(Failure())
+        answered: Deferred[OpenedResponse] = Deferred()
+        self._calls[call_id] = _Waiting(answered, request, syntax)
+        self._send()
+        return self._limited(answered, "the activation request")
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the connection.
+
+        @return: Fires when it is gone.
+        """
+        if self._closed is None:
+            self._closed = Deferred()
+            if self._over is None:
+                self.transport.loseConnection()
+            else:
+                self._closed.callback(None)
+        return self._limited(self._closed, "the close")
+
+    # What the transport tells.
+
+    def connectionMade(self) -> None:
+        """
+        Bind at once.
+        """
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        options = self._options
+        self._connection.bind(
+            offer(
+                activation.KMS_INTERFACE.syntax,
+                ndr64=options.ndr64,
+                bind_time_features=options.bind_time_features,
+            )
+        )
+        self._send()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take a segment.
+        """
+        for event in self._connection.receive_data(data):
+            self._handle(event)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Tell everybody who waits.
+        """
+        self._give_up(HostUnreachableError("the host closed the connection before it answered"))
+        if self._closed is not None and not self._closed.called:
+            self._closed.callback(None)
+
+    # The steps.
+
+    def _send(self) -> None:
+        self.transport.write(self._connection.data_to_send())
+
+    def _choose_context(self) -> tuple[int, SyntaxId]:
+        contexts = self._connection.contexts
+        for wanted in (NDR64, NDR):
+            for context_id, syntax in contexts.items():
+                if syntax == wanted:
+                    return context_id, syntax
+        raise ContextRefusedError("the host accepts the bind, but no transfer syntax for the KMS interface")
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, AnswerReceived):
+            self._answered(event)
+        elif isinstance(event, FaultReceived):
+            error_ = FaultError(event.status, FaultStatus.describe(event.status))
+            self._calls.pop(event.call_id).answered.errback(error_)
+        elif isinstance(event, BindRefused):
+            self._end(BindRefusedError(event.reason, BindNakReason.describe(event.reason)))
+        elif isinstance(event, ServerMisbehaved):
+            self._end(RemoteProtocolError(event.problem))
+        elif isinstance(event, BindAccepted | ContextsAltered):
+            self._accepted()
+
+    def _accepted(self) -> None:
+        try:
+            self._choose_context()
+        except ContextRefusedError as refused:
+            self._end(refused)
+            return
+        if not self._bound.called:
+            self._bound.callback(None)
+
+    def _answered(self, event: AnswerReceived) -> None:
+        waiting = self._calls.pop(event.call_id)
+        try:
+            response = activation.read_answer(event.stub, waiting.syntax, event.byte_order, waiting.request)
+        except KMSProtoError:
+            waiting.answered.errback(Failure())
+        else:
+            waiting.answered.callback(response)
+
+    def _limited(self, waited: Deferred[_Result], step: str) -> Deferred[_Result]:
+        """
+        Put the time limit on a step; when it is over, so is the connection.
+        """
+        timeout = self._options.timeout
+
+        def late(result: object, seconds: float) -> Any:
+            problem = HostTimeoutError(f"the host did not answer {step} within {seconds:g} seconds")
+            self._end(problem)
+            return Failure(problem)
+
+        return waited.addTimeout(timeout, self._clock, late)
+
+    def _end(self, problem: KMSProtoError) -> None:
+        """
+        Give up, and close without waiting for anything.
+        """
+        self._give_up(problem)
+        self.transport.abortConnection()
+
+    def _give_up(self, problem: KMSProtoError) -> None:
+        if self._over is not None:
+            return
+        self._over = problem
+        self._connection.close()
+        waiting = [each.answered for each in self._calls.values()]
+        self._calls.clear()
+        steps: list[Deferred[Any]] = [self._bound, *waiting]
+        for step in steps:
+            if not step.called:
+                step.errback(problem)
+
+
+def connect(
+    clock: IReactorTime, endpoint: IStreamClientEndpoint, options: ClientOptions | None = None
+) -> Deferred[ActivationClient]:
+    """
+    Connect to a host and bind.
+
+    @param clock: The source of time: the reactor.
+    @param endpoint: Where the host is.
+    @param options: How to talk.
+    @return: The client, bound; or a failure that L{kmsproto.errors} knows.
+    """
+    return Deferred.fromCoroutine(_connect(clock, endpoint, options or ClientOptions()))
+
+
+def activate(
+    clock: IReactorTime, endpoint: IStreamClientEndpoint, body: RequestBody, options: ClientOptions | None = None
+) -> Deferred[OpenedResponse]:
+    """
+    Ask a host for one activation, on a connection of its own.
+
+    @param clock: The source of time: the reactor.
+    @param endpoint: Where the host is.
+    @param body: What to ask for.
+    @param options: How to talk.
+    @return: The verified answer; or a failure that L{kmsproto.errors} knows.
+    """
+    return Deferred.fromCoroutine(_activate(clock, endpoint, body, options or ClientOptions()))
+
+
+async def _connect(
+    clock: IReactorTime, endpoint: IStreamClientEndpoint, options: ClientOptions
+) -> ActivationClient:
+    factory = _ClientFactory(clock, options)
+    try:
+        protocol = await endpoint.connect(factory).addTimeout(options.timeout, clock)
+    except TimeoutError as problem:
+        raise HostTimeoutError(f"no connection within {options.timeout:g} seconds") from problem
+    except (error.ConnectError, error.DNSLookupError, OSError) as problem:
+        raise HostUnreachableError(f"no connection: {problem}") from problem
+    client = cast(ActivationClient, protocol)
+    await client.bound()
+    return client
+
+
+async def _activate(
+    clock: IReactorTime, endpoint: IStreamClientEndpoint, body: RequestBody, options: ClientOptions
+) -> OpenedResponse:
+    client = await _connect(clock, endpoint, options)
+    try:
+        return await client.activate(body)
+    finally:
+        await client.close()
+
+
+class _ClientFactory(Factory):
+    """
+    Makes clients.
+    """
+
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, options: ClientOptions) -> None:
+        self._clock = clock
+        self._options = options
+
+    def buildProtocol(self, addr: IAddress) -> ActivationClient:
+        """
+        Make the client of a connection.
+        """
+        return ActivationClient(self._clock, self._options)

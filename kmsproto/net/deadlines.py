@@ -1,0 +1,70 @@
+"""
+One timer for any number of connections that share a time limit.
+
+All limits are equal, so the order in which they expire is the order in which they were set: a dictionary keeps it, a
+connection that gets on moves to the end, and one delayed call waits for the first.  Work per connection and per
+answer does not grow with the number of connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+_Item = TypeVar("_Item")
+
+
+class Deadlines(Generic[_Item]):
+    """
+    Tells when an item was not touched for a time.
+
+    @param clock: The source of time.
+    @param limit: The time, in seconds.
+    @param expire: Called with each item whose time is over, after it was forgotten.
+    """
+
+    def __init__(self, clock: IReactorTime, limit: float, expire: Callable[[_Item], None]) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._expire = expire
+        self._touched: dict[_Item, float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def touch(self, item: _Item) -> None:
+        """
+        Begin, or begin anew, to wait for an item.
+        """
+        self._touched.pop(item, None)
+        self._touched[item] = self._clock.seconds()
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._limit, self._sweep)
+
+    def discard(self, item: _Item) -> None:
+        """
+        No longer wait for an item, if it is waited for.
+        """
+        self._touched.pop(item, None)
+        timer = self._timer
+        if timer is not None and timer.active() and not self._touched:
+            timer.cancel()
+            self._timer = None
+
+    def _sweep(self) -> None:
+        """
+        Expire what is due, then wait for the next.
+
+        The timer that called stays in its place meanwhile, so that an item which is touched by what an expiry causes
+        does not start another.
+        """
+        now = self._clock.seconds()
+        left = self._limit
+        while self._touched:
+            item, touched = next(iter(self._touched.items()))
+            left = touched + self._limit - now
+            if left > 0:
+                break
+            del self._touched[item]
+            self._expire(item)
+        self._timer = self._clock.callLater(left, self._sweep) if self._touched else None

@@ -1,0 +1,465 @@
+"""
+The KMS host on Twisted: a Protocol for each connection, and the Factory that they share.
+
+L{HostProtocol} is an adapter around L{ServerConnection<kmsproto.rpc.server.ServerConnection>}: it feeds in what
+arrives, lets the host answer each call, and writes what comes out.  A policy that answers at once costs no Deferred;
+one that returns a Deferred or a coroutine is waited for, and other calls go on meanwhile.
+
+How a connection ends is half of the work here:
+
+  - After an answer that precedes a close, only the write side is closed, and input is thrown away until the peer
+    closes too.  A plain close with unread input would send a reset, which can destroy the answer on its way.
+  - A peer that closes its write side after a call still gets its answer.
+  - A peer that does not read is not read from (the transport tells us as a push producer).
+  - Every answer gives the connection another C{idle_timeout}.  Bytes that lead to no answer do not, so that neither
+    silence nor a trickle keeps a connection.
+
+L{HostFactory} decides who may connect at all, and drains when the service stops.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kmsproto.kms.envelopes import OpenedRequest
+from kmsproto.kms.host import Answer, Host
+from kmsproto.kms.policy import Decision, Peer
+from kmsproto.net import access, activation
+from kmsproto.net.deadlines import Deadlines
+from kmsproto.net.reporting import report_answer
+from kmsproto.rpc.ndr import BadStubError
+from kmsproto.rpc.pdu import FaultStatus
+from kmsproto.rpc.server import (
+    Call,
+    CallReceived,
+    CallRefused,
+    ConnectionRefused,
+    Event,
+    RPCServer,
+    ServerConnection,
+)
+from kmsproto.rpc.state import ServerState
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """
+    What a host lets its peers use.
+
+    @ivar idle_timeout: Seconds without an answer after which a connection is closed.
+    @ivar linger_timeout: Seconds that a peer has to close a connection which we have closed.
+    @ivar drain_timeout: Seconds that calls in progress have to finish when the host stops.
+    @ivar max_connections: Connections at a time.
+    @ivar max_connections_per_address: Connections of one address at a time.
+    """
+
+    idle_timeout: float = 30.0
+    linger_timeout: float = 2.0
+    drain_timeout: float = 5.0
+    max_connections: int = 16384
+    max_connections_per_address: int = 1024
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class HostProtocol(Protocol):
+    """
+    The host's side of one connection.
+    """
+
+    _log = Logger()
+    factory: HostFactory
+
+    def __init__(self, factory: HostFactory, peer: Peer) -> None:
+        self.factory = factory
+        self.peer = peer
+        self._connection: ServerConnection
+        self._pending: set[Deferred[Decision]] = set()
+        self._write_blocked = False
+        self._reading = True
+        self._peer_finished = False
+        self._draining = False
+        self._ending = False
+
+    # What the transport tells.
+
+    def connectionMade(self) -> None:
+        """
+        Begin the RPC connection, which names our own port to the client.
+        """
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        port = getattr(self.transport.getHost(), "port", "")
+        self._connection = self.factory.rpc_server.accept(self.peer.address, str(port))
+        self.transport.registerProducer(self, True)
+        self.factory.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take a segment; what comes after our last answer is thrown away.
+        """
+        if not self._ending:
+            self._advance(data)
+
+    def readConnectionLost(self) -> None:
+        """
+        The peer has sent its last byte; calls in progress are still answered.
+        """
+        self._peer_finished = True
+        if self._ending:
+            self.transport.loseConnection()
+        elif not self._connection.waiting:
+            self._end()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Our write side is closed, as we wished.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Forget the connection, and the calls that nobody waits for any more.
+        """
+        self._ending = True
+        self._abandon_calls()
+        self.factory.closed(self)
+
+    def pauseProducing(self) -> None:
+        """
+        The peer does not read what we write: read no further.
+        """
+        self._write_blocked = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        """
+        The peer has read what we wrote.
+        """
+        self._write_blocked = False
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is gone; C{connectionLost} follows.
+        """
+
+    # What the factory asks for.
+
+    def expire(self) -> None:
+        """
+        End a connection that does not get on.
+        """
+        if self._connection.state is not ServerState.BOUND or self._connection.waiting:
+            self._log.info(
+                "closed peer={peer.address} port={peer.port} reason={reason!r}",
+                peer=self.peer,
+                reason=f"timed out while {self._connection.state.name.lower()}",
+            )
+        self._end()
+
+    def drain(self) -> None:
+        """
+        End the connection as soon as no call is in progress.
+        """
+        self._draining = True
+        if not self._connection.waiting:
+            self._end()
+
+    def abort(self) -> None:
+        """
+        End the connection now.
+        """
+        self.transport.abortConnection()
+
+    # The life of a call.
+
+    def _advance(self, data: bytes) -> None:
+        """
+        Feed the RPC connection, and answer calls until it has nothing more to tell.
+        """
+        connection = self._connection
+        events = connection.receive_data(data)
+        while events:
+            for event in events:
+                self._handle(event)
+            events = connection.receive_data(b"")
+        output = connection.data_to_send()
+        if output:
+            self.transport.write(output)
+            self.factory.idle.touch(self)
+        if connection.closed or ((self._peer_finished or self._draining) and not connection.waiting):
+            self._end()
+        else:
+            self._regulate()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, CallReceived):
+            self._receive_call(event.call)
+        elif isinstance(event, CallRefused):
+            self._report_fault(event.status, event.problem)
+        elif isinstance(event, ConnectionRefused):
+            self._log.info(
+                "closed peer={peer.address} port={peer.port} reason={reason!r}", peer=self.peer, reason=event.problem
+            )
+
+    def _receive_call(self, call: Call) -> None:
+        """
+        Open a call and ask the policy.
+        """
+        host = self.factory.host
+        try:
+            payload = activation.read_request(call)
+        except BadStubError as error:
+            self._fault(call, FaultStatus.BAD_STUB_DATA, str(error))
+            return
+        opened = host.open(payload)
+        if isinstance(opened, Answer):
+            self._respond(call, opened)
+            return
+        try:
+            decision: object = host.decide(opened, self.peer, self.factory.clock.seconds())
+        except Exception:
+            self._fail(call, Failure())
+            return
+        if isinstance(decision, Coroutine):
+            decision = Deferred.fromCoroutine(decision)
+        if isinstance(decision, Deferred):
+            self._wait(call, opened, decision)
+        else:
+            self._decided(call, opened, cast(Decision, decision))
+
+    def _wait(self, call: Call, opened: OpenedRequest, decision: Deferred[Decision]) -> None:
+        """
+        Answer the call when the policy has decided.
+        """
+        pending = self._pending
+        pending.add(decision)
+
+        def decided(result: Decision | Failure) -> None:
+            pending.discard(decision)
+            if self._ending:
+                if isinstance(result, Failure):
+                    result.trap(CancelledError)
+                return
+            if isinstance(result, Failure):
+                self._fail(call, result)
+            else:
+                self._decided(call, opened, result)
+            if resumed:
+                self._advance(b"")
+
+        # A Deferred that has fired already is answered on the way, by the loop that is running.
+        resumed = False
+        decision.addBoth(decided)
+        resumed = True
+
+    def _decided(self, call: Call, opened: OpenedRequest, decision: Decision) -> None:
+        try:
+            answer = self.factory.host.seal(opened, decision)
+        except Exception:
+            self._fail(call, Failure())
+        else:
+            self._respond(call, answer)
+
+    def _respond(self, call: Call, answer: Answer) -> None:
+        self._connection.respond(call, activation.write_answer(call, answer))
+        report_answer(self._log, self.factory.host.catalog, self.peer, answer)
+
+    def _fail(self, call: Call, failure: Failure) -> None:
+        """
+        Answer a call that the policy failed to decide, which is a mistake on our side.
+        """
+        self._log.failure("the policy failed peer={peer.address}", failure, peer=self.peer)
+        self._connection.fault(call, FaultStatus.FAULT_UNSPEC)
+
+    def _fault(self, call: Call, status: FaultStatus, problem: str) -> None:
+        self._connection.fault(call, status)
+        self._report_fault(status, problem)
+
+    def _report_fault(self, status: FaultStatus, problem: str) -> None:
+        self._log.info(
+            "faulted peer={peer.address} port={peer.port} status=0x{status:08X} reason={reason!r}",
+            peer=self.peer,
+            status=int(status),
+            reason=problem,
+        )
+
+    # Flow and end.
+
+    def _regulate(self) -> None:
+        """
+        Read from the peer, or do not, as things are now.
+        """
+        if self._peer_finished:
+            return
+        wanted = self._ending or not (self._write_blocked or self._connection.paused)
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _abandon_calls(self) -> None:
+        self._connection.close()
+        while self._pending:
+            self._pending.pop().cancel()
+
+    def _end(self) -> None:
+        """
+        Close the connection once what was written is delivered.
+        """
+        if self._ending:
+            return
+        self._ending = True
+        self._abandon_calls()
+        self.transport.unregisterProducer()
+        self.factory.ending(self)
+        half_closeable = IHalfCloseableDescriptor.providedBy(self.transport)
+        if self._peer_finished or not half_closeable or ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+            return
+        self._regulate()
+        self.transport.loseWriteConnection()
+
+
+class HostFactory(Factory):
+    """
+    Makes the connections of a host.
+
+    @param host: What answers.
+    @param clock: The source of time: the reactor.
+    @param limits: What peers may use.
+    @param ndr64: Whether NDR64 is offered, and then preferred.
+    @param bind_time_features: Whether bind-time features are negotiated.
+    @param allow_public: Whether peers outside private networks are served.
+    @param allow_shared: Whether the shared address space (RFC 6598) counts as private.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        host: Host,
+        clock: IReactorTime,
+        *,
+        limits: Limits | None = None,
+        ndr64: bool = True,
+        bind_time_features: bool = True,
+        allow_public: bool = False,
+        allow_shared: bool = False,
+        group_seed: int = 0,
+    ) -> None:
+        self.host = host
+        self.clock = clock
+        self.limits = limits or Limits()
+        self.rpc_server = RPCServer(
+            (activation.KMS_INTERFACE,),
+            ndr64=ndr64,
+            bind_time_features=bind_time_features,
+            group_seed=group_seed,
+        )
+        self._allow_public = allow_public
+        self._allow_shared = allow_shared
+        self._connections: set[HostProtocol] = set()
+        self._per_address: Counter[str] = Counter()
+        self._drained: Deferred[None] | None = None
+        #: Connections that may still get on.
+        self.idle: Deadlines[HostProtocol] = Deadlines(clock, self.limits.idle_timeout, HostProtocol.expire)
+        #: Connections that we have closed and the peer has not.
+        self._lingering: Deadlines[HostProtocol] = Deadlines(clock, self.limits.linger_timeout, HostProtocol.abort)
+
+    def buildProtocol(self, addr: IAddress) -> HostProtocol | None:
+        """
+        Take a connection, or refuse it before any byte is answered.
+        """
+        peer = access.peer_of(addr)
+        refusal = self._refusal(peer)
+        if refusal:
+            self._log.info("refused peer={peer.address} port={peer.port} reason={reason!r}", peer=peer, reason=refusal)
+            return None
+        return HostProtocol(self, peer)
+
+    def _refusal(self, peer: Peer) -> str:
+        """
+        Say why a peer may not connect; nothing if it may.
+        """
+        if not self._allow_public and not access.is_private(peer.address, shared=self._allow_shared):
+            return "not a private address"
+        if len(self._connections) >= self.limits.max_connections:
+            return f"{self.limits.max_connections} connections are open"
+        if self._per_address[peer.address] >= self.limits.max_connections_per_address:
+            return f"{self.limits.max_connections_per_address} connections of this address are open"
+        return ""
+
+    def opened(self, protocol: HostProtocol) -> None:
+        """
+        A connection begins.
+        """
+        self._connections.add(protocol)
+        self._per_address[protocol.peer.address] += 1
+        self.idle.touch(protocol)
+
+    def ending(self, protocol: HostProtocol) -> None:
+        """
+        A connection has nothing more to say; now it is the peer's turn to close.
+        """
+        self.idle.discard(protocol)
+        self._lingering.touch(protocol)
+
+    def closed(self, protocol: HostProtocol) -> None:
+        """
+        A connection is gone.
+        """
+        self.idle.discard(protocol)
+        self._lingering.discard(protocol)
+        self._connections.discard(protocol)
+        address = protocol.peer.address
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+        self._check_drained()
+
+    def drain(self) -> Deferred[None]:
+        """
+        Finish the calls in progress, close every connection, and tell when the last is gone.
+        """
+        if not self._connections:
+            return succeed(None)
+        self._drained = drained = Deferred()
+        abort = self.clock.callLater(self.limits.drain_timeout, self._each, HostProtocol.abort)
+
+        def done(result: None) -> None:
+            if abort.active():
+                abort.cancel()
+
+        drained.addCallback(done)
+        self._each(HostProtocol.drain)
+        return drained
+
+    def _each(self, act: Callable[[HostProtocol], None]) -> None:
+        for protocol in list(self._connections):
+            act(protocol)
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self._connections:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
