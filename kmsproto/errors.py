@@ -125,6 +125,10 @@ class ProductNotFoundError(KMSProtoError):
     """
 
     def __init__(self, problem: str, suggestions: tuple[str, ...] = ()) -> None:
-        hint = "; did you mean " + " or ".join(repr(name) for name in suggestions) + "?" if suggestions else ""
+        hint = (
+            "; did you mean " + " or ".join(repr(name) for name in suggestions) + "?"
+            if suggestions
+            else ""
+        )
         super().__init__(problem + hint)
         self.suggestions = suggestions

@@ -46,7 +46,9 @@ def make_host(policy: Policy | None = None, catalog: Catalog | None = None) -> H
     @param catalog: The products; by default the built-in ones.
     """
     catalog = catalog or load_catalog()
-    return Host(catalog, HostIdentity(catalog, INSTALLATION), policy or charged(catalog), fixed_entropy())
+    return Host(
+        catalog, HostIdentity(catalog, INSTALLATION), policy or charged(catalog), fixed_entropy()
+    )
 
 
 def host_factory(

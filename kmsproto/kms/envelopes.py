@@ -208,15 +208,23 @@ def open_response(payload: bytes, request: OpenedRequest) -> OpenedResponse:
     try:
         version = decode_version(payload)
         if version != request.body.major_version:
-            raise VerificationError("version", f"asked in version {request.body.major_version}, answered in {version}")
-        return _open_plain(payload, request) if version == 4 else _open_encrypted(payload, request, version)
+            raise VerificationError(
+                "version", f"asked in version {request.body.major_version}, answered in {version}"
+            )
+        return (
+            _open_plain(payload, request)
+            if version == 4
+            else _open_encrypted(payload, request, version)
+        )
     except MalformedMessageError as error:
         raise VerificationError("layout", str(error)) from error
 
 
 def _open_plain(payload: bytes, request: OpenedRequest) -> OpenedResponse:
     body, end = decode_response_body(payload)
-    _check("size", len(payload) == end + _MAC_LENGTH, f"{len(payload)} bytes, not {end + _MAC_LENGTH}")
+    _check(
+        "size", len(payload) == end + _MAC_LENGTH, f"{len(payload)} bytes, not {end + _MAC_LENGTH}"
+    )
     _check("MAC", hmac.compare_digest(compute_mac(payload[:end]), payload[end:]), "it is wrong")
     _check_echoes(body, request.body)
     return OpenedResponse(body, b"")
@@ -224,19 +232,35 @@ def _open_plain(payload: bytes, request: OpenedRequest) -> OpenedResponse:
 
 def _open_encrypted(payload: bytes, request: OpenedRequest, version: int) -> OpenedResponse:
     sealed = payload[_VERSION_LENGTH:]
-    _check("size", bool(sealed) and len(sealed) % BLOCK_LENGTH == 0, f"{len(sealed)} bytes are no whole blocks")
+    _check(
+        "size",
+        bool(sealed) and len(sealed) % BLOCK_LENGTH == 0,
+        f"{len(sealed)} bytes are no whole blocks",
+    )
     padded = _CIPHERS[version].decrypt_cbc(sealed)
     message = _unpad(padded)
     if message is None:
         raise VerificationError("padding", "it is wrong")
-    _check("version", message[SALT_LENGTH : SALT_LENGTH + _VERSION_LENGTH] == payload[:_VERSION_LENGTH], "they differ")
+    _check(
+        "version",
+        message[SALT_LENGTH : SALT_LENGTH + _VERSION_LENGTH] == payload[:_VERSION_LENGTH],
+        "they differ",
+    )
     body, length = decode_response_body(message[SALT_LENGTH:])
     tail = message[SALT_LENGTH + length :]
-    needed = SALT_LENGTH + _HASH_LENGTH + (HARDWARE_ID_LENGTH + SALT_LENGTH + _HMAC_LENGTH if version == 6 else 0)
+    needed = (
+        SALT_LENGTH
+        + _HASH_LENGTH
+        + (HARDWARE_ID_LENGTH + SALT_LENGTH + _HMAC_LENGTH if version == 6 else 0)
+    )
     _check("size", len(tail) == needed, f"{len(tail)} bytes follow the body, not {needed}")
     random = _xor(tail[:SALT_LENGTH], request.salt)
     tail = tail[SALT_LENGTH:]
-    _check("SHA-256", hashlib.sha256(random).digest() == tail[:_HASH_LENGTH], "it is not that of the random bytes")
+    _check(
+        "SHA-256",
+        hashlib.sha256(random).digest() == tail[:_HASH_LENGTH],
+        "it is not that of the random bytes",
+    )
     tail = tail[_HASH_LENGTH:]
     same_iv = sealed[:SALT_LENGTH] == request.iv
     if version == 5:
@@ -254,7 +278,11 @@ def _open_encrypted(payload: bytes, request: OpenedRequest, version: int) -> Ope
 
 
 def _check_echoes(body: ResponseBody, request: RequestBody) -> None:
-    _check("client machine id", body.client_machine_id == request.client_machine_id, "it is not that of the request")
+    _check(
+        "client machine id",
+        body.client_machine_id == request.client_machine_id,
+        "it is not that of the request",
+    )
     _check("client time", body.client_time == request.client_time, "it is not that of the request")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from kmsproto.errors import LocalProtocolError
 from kmsproto.kms.catalog import Catalog
@@ -28,6 +29,9 @@ from kmsproto.kms.policy import Decision, Grant, Peer, Policy
 DEFAULT_HOST_BUILD = 26100
 #: The locale that is presented by default: English (United States).
 DEFAULT_LCID = 1033
+
+#: A KMS id that no catalogue knows: the CSVLK that answers for it must have an ePID too.
+_UNKNOWN = UUID(int=0)
 
 
 class HostIdentity:
@@ -50,9 +54,13 @@ class HostIdentity:
         lcid: int = DEFAULT_LCID,
     ) -> None:
         build = catalog.host_build(host_build)
-        keys = {catalog.csvlk_for(kms_id).key for kms_id in catalog.kms_ids}
+        answering = {
+            catalog.csvlk_for(kms_id).key: catalog.csvlk_for(kms_id)
+            for kms_id in (*catalog.kms_ids, _UNKNOWN)
+        }
         self._epids = {
-            key: str(derive_epid(installation, catalog.csvlks[key], build, lcid)) for key in sorted(keys)
+            key: str(derive_epid(installation, csvlk, build, lcid))
+            for key, csvlk in answering.items()
         }
         #: The hardware id, 8 bytes.
         self.hardware_id = derive_hardware_id(installation)
@@ -94,7 +102,11 @@ class Host:
     """
 
     def __init__(
-        self, catalog: Catalog, identity: HostIdentity, policy: Policy, entropy: Callable[[int], bytes]
+        self,
+        catalog: Catalog,
+        identity: HostIdentity,
+        policy: Policy,
+        entropy: Callable[[int], bytes],
     ) -> None:
         self.catalog = catalog
         self.identity = identity

@@ -98,7 +98,7 @@ class ResponseBody(NamedTuple):
     epid: str
     client_machine_id: UUID
     client_time: int
-    count: int
+    client_count: int
     activation_interval: int
     renewal_interval: int
 
@@ -149,12 +149,18 @@ def encode_request_body(body: RequestBody) -> bytes:
     try:
         name = body.workstation.encode("utf-16-le")
     except UnicodeEncodeError as error:
-        raise LocalProtocolError(f"the workstation name {body.workstation!a} is not text") from error
+        raise LocalProtocolError(
+            f"the workstation name {body.workstation!a} is not text"
+        ) from error
     if len(name) > NAME_LENGTH - 2:
-        raise LocalProtocolError(f"a workstation name has at most 63 UTF-16 code units, not {len(name) // 2}")
+        raise LocalProtocolError(
+            f"a workstation name has at most 63 UTF-16 code units, not {len(name) // 2}"
+        )
     name += b"\0\0" + body.remains
     if len(name) > NAME_LENGTH:
-        raise LocalProtocolError(f"{len(body.remains)} bytes behind the workstation name do not fit")
+        raise LocalProtocolError(
+            f"{len(body.remains)} bytes behind the workstation name do not fit"
+        )
     return _REQUEST.pack(
         body.minor_version,
         body.major_version,
@@ -180,7 +186,9 @@ def decode_request_body(data: bytes) -> RequestBody:
     @raise MalformedMessageError: If its version, a value or the name is not as it must be.
     """
     decode_version(data)
-    minor, major, machine, status, expiration, *ids, n_policy, time, previous, name = _REQUEST.unpack(data)
+    minor, major, machine, status, expiration, *ids, n_policy, time, previous, name = (
+        _REQUEST.unpack(data)
+    )
     if machine > 1:
         raise MalformedMessageError(f"is-virtual-machine is {machine}, not 0 or 1")
     if status >= len(LICENCE_STATUSES):
@@ -235,7 +243,7 @@ def encode_response_body(body: ResponseBody) -> bytes:
         + _RESPONSE_TAIL.pack(
             body.client_machine_id.bytes_le,
             body.client_time,
-            body.count,
+            body.client_count,
             body.activation_interval,
             body.renewal_interval,
         )

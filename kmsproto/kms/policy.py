@@ -36,12 +36,12 @@ class Grant(NamedTuple):
     """
     The request is granted.
 
-    @ivar count: The number of clients that the host reports.
+    @ivar client_count: The number of clients that the host reports.
     @ivar activation_interval: Minutes after which a client that still lacks clients tries again.
     @ivar renewal_interval: Minutes after which an activated client renews.
     """
 
-    count: int
+    client_count: int
     activation_interval: int = DEFAULT_ACTIVATION_INTERVAL
     renewal_interval: int = DEFAULT_RENEWAL_INTERVAL
 

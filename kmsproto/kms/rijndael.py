@@ -51,7 +51,9 @@ def _make_sbox() -> bytes:
     sbox = bytearray(256)
     for value, inverted in inverse.items():
         spread = inverted | inverted << 8
-        sbox[value] = (inverted ^ spread >> 4 ^ spread >> 5 ^ spread >> 6 ^ spread >> 7 ^ 0x63) & 0xFF
+        sbox[value] = (
+            inverted ^ spread >> 4 ^ spread >> 5 ^ spread >> 6 ^ spread >> 7 ^ 0x63
+        ) & 0xFF
     return bytes(sbox)
 
 
@@ -121,7 +123,9 @@ class Rijndael:
         schedule = bytearray(b"".join(word.to_bytes(4, "big") for word in _expand(key)))
         for offset, mask in (alterations or {}).items():
             schedule[offset] ^= mask
-        keys = [_BLOCK.unpack_from(schedule, start) for start in range(0, len(schedule), BLOCK_LENGTH)]
+        keys = [
+            _BLOCK.unpack_from(schedule, start) for start in range(0, len(schedule), BLOCK_LENGTH)
+        ]
         self._encryption = tuple(keys)
         inner = [tuple(map(_inverse_mix, words)) for words in keys[-2:0:-1]]
         self._decryption = (keys[-1], *inner, keys[0])
@@ -144,10 +148,34 @@ class Rijndael:
             )
         k0, k1, k2, k3 = last
         return _BLOCK.pack(
-            (sbox[a >> 24] << 24 | sbox[b >> 16 & 255] << 16 | sbox[c >> 8 & 255] << 8 | sbox[d & 255]) ^ k0,
-            (sbox[b >> 24] << 24 | sbox[c >> 16 & 255] << 16 | sbox[d >> 8 & 255] << 8 | sbox[a & 255]) ^ k1,
-            (sbox[c >> 24] << 24 | sbox[d >> 16 & 255] << 16 | sbox[a >> 8 & 255] << 8 | sbox[b & 255]) ^ k2,
-            (sbox[d >> 24] << 24 | sbox[a >> 16 & 255] << 16 | sbox[b >> 8 & 255] << 8 | sbox[c & 255]) ^ k3,
+            (
+                sbox[a >> 24] << 24
+                | sbox[b >> 16 & 255] << 16
+                | sbox[c >> 8 & 255] << 8
+                | sbox[d & 255]
+            )
+            ^ k0,
+            (
+                sbox[b >> 24] << 24
+                | sbox[c >> 16 & 255] << 16
+                | sbox[d >> 8 & 255] << 8
+                | sbox[a & 255]
+            )
+            ^ k1,
+            (
+                sbox[c >> 24] << 24
+                | sbox[d >> 16 & 255] << 16
+                | sbox[a >> 8 & 255] << 8
+                | sbox[b & 255]
+            )
+            ^ k2,
+            (
+                sbox[d >> 24] << 24
+                | sbox[a >> 16 & 255] << 16
+                | sbox[b >> 8 & 255] << 8
+                | sbox[c & 255]
+            )
+            ^ k3,
         )
 
     def decrypt_block(self, block: bytes) -> bytes:
@@ -168,10 +196,34 @@ class Rijndael:
             )
         k0, k1, k2, k3 = last
         return _BLOCK.pack(
-            (sbox[a >> 24] << 24 | sbox[d >> 16 & 255] << 16 | sbox[c >> 8 & 255] << 8 | sbox[b & 255]) ^ k0,
-            (sbox[b >> 24] << 24 | sbox[a >> 16 & 255] << 16 | sbox[d >> 8 & 255] << 8 | sbox[c & 255]) ^ k1,
-            (sbox[c >> 24] << 24 | sbox[b >> 16 & 255] << 16 | sbox[a >> 8 & 255] << 8 | sbox[d & 255]) ^ k2,
-            (sbox[d >> 24] << 24 | sbox[c >> 16 & 255] << 16 | sbox[b >> 8 & 255] << 8 | sbox[a & 255]) ^ k3,
+            (
+                sbox[a >> 24] << 24
+                | sbox[d >> 16 & 255] << 16
+                | sbox[c >> 8 & 255] << 8
+                | sbox[b & 255]
+            )
+            ^ k0,
+            (
+                sbox[b >> 24] << 24
+                | sbox[a >> 16 & 255] << 16
+                | sbox[d >> 8 & 255] << 8
+                | sbox[c & 255]
+            )
+            ^ k1,
+            (
+                sbox[c >> 24] << 24
+                | sbox[b >> 16 & 255] << 16
+                | sbox[a >> 8 & 255] << 8
+                | sbox[d & 255]
+            )
+            ^ k2,
+            (
+                sbox[d >> 24] << 24
+                | sbox[c >> 16 & 255] << 16
+                | sbox[b >> 8 & 255] << 8
+                | sbox[a & 255]
+            )
+            ^ k3,
         )
 
     def encrypt_cbc(self, data: bytes) -> bytes:

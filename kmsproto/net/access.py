@@ -12,7 +12,6 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from twisted.internet import address
-from twisted.internet.interfaces import IAddress
 
 from kmsproto.kms.policy import Peer
 
@@ -34,9 +33,11 @@ SHARED_ADDRESS_SPACE = IPv4Network("100.64.0.0/10")
 LOCAL_PEER = Peer("local", 0)
 
 
-def peer_of(endpoint: IAddress) -> Peer:
+def peer_of(endpoint: object) -> Peer:
     """
-    Tell who is at the other end, from the address of a transport.
+    Tell who is at the other end.
+
+    @param endpoint: The address of a transport, of whatever kind.
     """
     if not isinstance(endpoint, address.IPv4Address | address.IPv6Address):
         return LOCAL_PEER
@@ -56,7 +57,9 @@ def is_private(host: str, *, shared: bool = False) -> bool:
     parsed = _parse(host)
     if parsed is None:
         return False
-    return any(parsed in network for network in PRIVATE_NETWORKS) or (shared and parsed in SHARED_ADDRESS_SPACE)
+    return any(parsed in network for network in PRIVATE_NETWORKS) or (
+        shared and parsed in SHARED_ADDRESS_SPACE
+    )
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address | None:

@@ -1,25 +1,42 @@
 """
-The KMS interface: where RPC calls and KMS messages meet.
+The KMS interface: the one place where RPC calls and KMS messages meet, for both sides and without I/O.
 
 A call's stub holds a KMS request, and its answer's stub a KMS response or an HRESULT.  What is wrong with the stub is
 the RPC layer's affair and becomes a fault; what is wrong with the message inside is KMS's and becomes an HRESULT in
-an ordinary answer (MS-RPCE 3.3.3.4.1).  Both sides of that translation stand here, and nothing else.
+an ordinary answer (MS-RPCE 3.3.3.4.1).
+
+L{HostConnection} is one connection of a host: segments and the time go in; bytes to send, and a report of what
+happened, come out.  A policy that decides at once is asked on the way.  What else a policy returns (a Deferred, a
+coroutine) is none of our business: it is handed out with an L{Undecided} and comes back as a decision.
+
+L{ClientSession} is one connection of a client: requests go in, verified responses or errors come out.
 
 Source: "Stub layout of RequestActivation in NDR 2.0 and NDR64 1.0".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
-from kmsproto.errors import HResultError, VerificationError
-from kmsproto.kms.envelopes import OpenedRequest, OpenedResponse, open_response
+from kmsproto.errors import (
+    BindRefusedError,
+    ContextRefusedError,
+    FaultError,
+    HResultError,
+    KMSProtoError,
+    RemoteProtocolError,
+    VerificationError,
+)
+from kmsproto.kms.envelopes import OpenedRequest, OpenedResponse, open_response, seal_request
+from kmsproto.kms.host import Answer, Host
 from kmsproto.kms.hresults import HResult
-from kmsproto.kms.host import Answer
-from kmsproto.rpc import ndr
-from kmsproto.rpc.pdu import SyntaxId
-from kmsproto.rpc.server import Call
-from kmsproto.rpc.state import Interface
+from kmsproto.kms.messages import RequestBody
+from kmsproto.kms.policy import Decision, Grant, Peer
+from kmsproto.rpc import client, ndr, server
+from kmsproto.rpc.numbers import BindNakReason, FaultStatus
+from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
+from kmsproto.rpc.state import Interface, ServerState
 
 #: The KMS interface, version 1.0, with its one operation.
 KMS_INTERFACE = Interface(SyntaxId(UUID("51c82175-844e-4750-b0d8-ec255555bc06"), 1, 0), 1)
@@ -27,42 +44,353 @@ KMS_INTERFACE = Interface(SyntaxId(UUID("51c82175-844e-4750-b0d8-ec255555bc06"),
 REQUEST_ACTIVATION = 0
 
 
-def read_request(call: Call) -> bytes:
+@dataclass(slots=True, frozen=True)
+class Answered:
     """
-    Take the KMS request out of a call.
-
-    @raise kmsproto.rpc.ndr.BadStubError: If the stub does not hold one; the call earns a fault.
+    A request was answered, with a grant or an HRESULT.
     """
-    return ndr.decode_activation_request(call.stub, call.context.transfer_syntax, call.byte_order)
+
+    answer: Answer
 
 
-def write_answer(call: Call, answer: Answer) -> bytes:
+@dataclass(slots=True, frozen=True)
+class Faulted:
     """
-    Make the stub that answers a call.
+    A call was answered with a fault, and the connection goes on.
     """
-    syntax = call.context.transfer_syntax
-    if answer.hresult:
-        return ndr.encode_activation_failure(answer.hresult, syntax)
-    return ndr.encode_activation_response(answer.payload, syntax)
+
+    status: int
+    problem: str
 
 
-def write_request(payload: bytes, syntax: SyntaxId) -> bytes:
+@dataclass(slots=True, frozen=True)
+class PolicyFailed:
     """
-    Make the stub of a call from a KMS request.
+    The policy raised an error, or decided what cannot be answered; the call was answered with a fault.
     """
-    return ndr.encode_activation_request(payload, syntax)
+
+    error: BaseException
 
 
-def read_answer(stub: bytes, syntax: SyntaxId, byte_order: str, request: OpenedRequest) -> OpenedResponse:
+@dataclass(slots=True, frozen=True)
+class Closed:
+    """
+    The peer broke the protocol: what there is to send is the last.
+    """
+
+    problem: str
+
+
+@dataclass(slots=True, eq=False)
+class Undecided:
+    """
+    The policy needs time; L{HostConnection.decide} or L{HostConnection.fail} ends the wait.
+
+    @ivar promise: What the policy returned instead of a decision.
+    """
+
+    call: server.Call
+    opened: OpenedRequest
+    promise: object
+
+
+HostEvent = Answered | Faulted | PolicyFailed | Closed | Undecided
+
+
+def make_rpc_server(*, ndr64: bool, bind_time_features: bool, group_seed: int) -> server.RPCServer:
+    """
+    Make what the connections of a host share on the RPC layer.
+
+    @param ndr64: Whether NDR64 is offered, and then preferred.
+    @param bind_time_features: Whether bind-time features are negotiated.
+    @param group_seed: Where the ids of association groups begin.
+    """
+    return server.RPCServer(
+        (KMS_INTERFACE,), ndr64=ndr64, bind_time_features=bind_time_features, group_seed=group_seed
+    )
+
+
+class HostConnection:
+    """
+    One connection of a host.
+
+    @param host: What answers.
+    @param rpc_server: What the connections share; of L{make_rpc_server}.
+    @param peer: Who is at the other end.
+    @param secondary_address: The own port in decimal.
+    """
+
+    def __init__(
+        self, host: Host, rpc_server: server.RPCServer, peer: Peer, secondary_address: str
+    ) -> None:
+        self._host = host
+        self._peer = peer
+        self._rpc = rpc_server.accept(peer.address, secondary_address)
+
+    @property
+    def closed(self) -> bool:
+        """
+        Whether no input is looked at any more.
+        """
+        return self._rpc.closed
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many calls wait for a decision.
+        """
+        return self._rpc.waiting
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether input is left alone until a call is answered.
+        """
+        return self._rpc.paused
+
+    @property
+    def unfinished(self) -> str:
+        """
+        What the peer has begun and not finished; nothing when it is merely silent.
+        """
+        if self._rpc.waiting:
+            return "a call waits for its decision"
+        if self._rpc.state is ServerState.ESTABLISHED:
+            return "it never bound"
+        return "a call is incomplete" if self._rpc.state is ServerState.RECEIVING else ""
+
+    def receive_data(self, data: bytes, now: float) -> list[HostEvent]:
+        """
+        Take a segment, or, with no bytes, go on after a decision.
+
+        @param now: POSIX seconds.
+        @return: What happened.
+        """
+        report: list[HostEvent] = []
+        events = self._rpc.receive_data(data)
+        while events:
+            for event in events:
+                report.append(self._handle(event, now))
+            events = self._rpc.receive_data(b"")
+        return report
+
+    def data_to_send(self) -> bytes:
+        """
+        Hand out the bytes that are to be sent now.
+        """
+        return self._rpc.data_to_send()
+
+    def decide(self, question: Undecided, decision: Decision) -> HostEvent:
+        """
+        Answer a call whose policy needed time.
+        """
+        return self._decided(question.call, question.opened, decision)
+
+    def fail(self, question: Undecided, error: BaseException) -> HostEvent:
+        """
+        Answer a call whose policy failed in the end.
+        """
+        return self._failed(question.call, error)
+
+    def close(self) -> None:
+        """
+        End the connection; calls that wait are forgotten.  May be repeated.
+        """
+        self._rpc.close()
+
+    def _handle(self, event: server.Event, now: float) -> HostEvent:
+        if isinstance(event, server.CallReceived):
+            return self._receive_call(event.call, now)
+        if isinstance(event, server.CallRefused):
+            return Faulted(event.status, event.problem)
+        return Closed(event.problem)
+
+    def _receive_call(self, call: server.Call, now: float) -> HostEvent:
+        try:
+            payload = ndr.decode_activation_request(
+                call.stub, call.context.transfer_syntax, call.byte_order
+            )
+        except ndr.BadStubError as error:
+            self._rpc.fault(call, FaultStatus.BAD_STUB_DATA)
+            return Faulted(FaultStatus.BAD_STUB_DATA, str(error))
+        opened = self._host.open(payload)
+        if isinstance(opened, Answer):
+            return self._respond(call, opened)
+        try:
+            decision: object = self._host.decide(opened, self._peer, now)
+        except Exception as error:  # noqa: BLE001 - the policy is somebody else's code, and this is its outlet
+            return self._failed(call, error)
+        if isinstance(decision, Grant | HResult):
+            return self._decided(call, opened, decision)
+        return Undecided(call, opened, decision)
+
+    def _decided(self, call: server.Call, opened: OpenedRequest, decision: Decision) -> HostEvent:
+        try:
+            answer = self._host.seal(opened, decision)
+        except Exception as error:  # noqa: BLE001 - a decision of somebody else's that cannot be written
+            return self._failed(call, error)
+        return self._respond(call, answer)
+
+    def _respond(self, call: server.Call, answer: Answer) -> HostEvent:
+        syntax = call.context.transfer_syntax
+        if answer.hresult:
+            stub = ndr.encode_activation_failure(answer.hresult, syntax)
+        else:
+            stub = ndr.encode_activation_response(answer.payload, syntax)
+        self._rpc.respond(call, stub)
+        return Answered(answer)
+
+    def _failed(self, call: server.Call, error: BaseException) -> HostEvent:
+        self._rpc.fault(call, FaultStatus.FAULT_UNSPEC)
+        return PolicyFailed(error)
+
+
+@dataclass(slots=True, frozen=True)
+class Bound:
+    """
+    The host accepted the bind, and a context that we can use.
+    """
+
+
+@dataclass(slots=True, frozen=True)
+class Activated:
+    """
+    A request was granted, and the response passed every check.
+    """
+
+    call_id: int
+    response: OpenedResponse
+
+
+@dataclass(slots=True, frozen=True)
+class NotActivated:
+    """
+    A request was not granted, or not well; the connection goes on.
+    """
+
+    call_id: int
+    error: KMSProtoError
+
+
+@dataclass(slots=True, frozen=True)
+class SessionEnded:
+    """
+    The host refused the bind or broke the protocol; nothing more will come.
+    """
+
+    error: KMSProtoError
+
+
+ClientEvent = Bound | Activated | NotActivated | SessionEnded
+
+
+class ClientSession:
+    """
+    One connection of a client.
+
+    @param ndr64: Whether to offer NDR64 beside NDR.
+    @param bind_time_features: Whether to ask for bind-time features.
+    @param multiplexed: Whether to ask for concurrent multiplexing.
+    """
+
+    def __init__(self, *, ndr64: bool, bind_time_features: bool, multiplexed: bool) -> None:
+        self._rpc = client.ClientConnection(multiplexed=multiplexed)
+        self._calls: dict[int, tuple[OpenedRequest, SyntaxId]] = {}
+        self._rpc.bind(
+            client.offer(KMS_INTERFACE.syntax, ndr64=ndr64, bind_time_features=bind_time_features)
+        )
+
+    @property
+    def context(self) -> tuple[int, SyntaxId]:
+        """
+        The context that calls are made on, and its transfer syntax: NDR64 when the host accepted it, else NDR.
+
+        @raise ContextRefusedError: If the host accepted neither.
+        """
+        for wanted in (NDR64, NDR):
+            for context_id, syntax in self._rpc.contexts.items():
+                if syntax == wanted:
+                    return context_id, syntax
+        raise ContextRefusedError(
+            "the host accepts the bind, but no transfer syntax for the KMS interface"
+        )
+
+    def activate(self, body: RequestBody, salt: bytes) -> int:
+        """
+        Ask for an activation.
+
+        @param salt: 16 random bytes.
+        @return: The call id, by which the outcome will be known.
+        @raise KMSProtoError: If the request cannot be written, or calls cannot be made.
+        """
+        payload, request = seal_request(body, salt)
+        context_id, syntax = self.context
+        call_id = self._rpc.call(
+            context_id, REQUEST_ACTIVATION, ndr.encode_activation_request(payload, syntax)
+        )
+        self._calls[call_id] = (request, syntax)
+        return call_id
+
+    def data_to_send(self) -> bytes:
+        """
+        Hand out the bytes that are to be sent now.
+        """
+        return self._rpc.data_to_send()
+
+    def receive_data(self, data: bytes) -> list[ClientEvent]:
+        """
+        Take a segment.
+
+        @return: What happened.
+        """
+        return [self._handle(event) for event in self._rpc.receive_data(data)]
+
+    def close(self) -> None:
+        """
+        End the session; what waits is forgotten.
+        """
+        self._rpc.close()
+        self._calls.clear()
+
+    def _handle(self, event: client.Event) -> ClientEvent:
+        if isinstance(event, client.AnswerReceived):
+            return self._answered(event)
+        if isinstance(event, client.FaultReceived):
+            del self._calls[event.call_id]
+            return NotActivated(
+                event.call_id, FaultError(event.status, FaultStatus.describe(event.status))
+            )
+        if isinstance(event, client.BindRefused):
+            return SessionEnded(
+                BindRefusedError(event.reason, BindNakReason.describe(event.reason))
+            )
+        if isinstance(event, client.ServerMisbehaved):
+            return SessionEnded(RemoteProtocolError(event.problem))
+        try:
+            _ = self.context
+        except ContextRefusedError as error:
+            return SessionEnded(error)
+        return Bound()
+
+    def _answered(self, event: client.AnswerReceived) -> ClientEvent:
+        request, syntax = self._calls.pop(event.call_id)
+        try:
+            return Activated(event.call_id, _read_answer(event, syntax, request))
+        except KMSProtoError as error:
+            return NotActivated(event.call_id, error)
+
+
+def _read_answer(
+    event: client.AnswerReceived, syntax: SyntaxId, request: OpenedRequest
+) -> OpenedResponse:
     """
     Take the KMS response out of an answer and verify it.
 
-    @param request: What the call asked for.
     @raise HResultError: If the host refused.
     @raise VerificationError: If the stub or the response in it is not what it must be.
     """
     try:
-        payload, code = ndr.decode_activation_response(stub, syntax, byte_order)
+        payload, code = ndr.decode_activation_response(event.stub, syntax, event.byte_order)
     except ndr.BadStubError as error:
         raise VerificationError("stub", str(error)) from error
     if code:

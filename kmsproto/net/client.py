@@ -22,30 +22,10 @@ from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEnd
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from kmsproto.errors import (
-    BindRefusedError,
-    ContextRefusedError,
-    FaultError,
-    HostTimeoutError,
-    HostUnreachableError,
-    KMSProtoError,
-    RemoteProtocolError,
-)
-from kmsproto.kms.envelopes import SALT_LENGTH, OpenedRequest, OpenedResponse, seal_request
+from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
+from kmsproto.kms.envelopes import SALT_LENGTH, OpenedResponse
 from kmsproto.kms.messages import RequestBody
-from kmsproto.net import activation
-from kmsproto.rpc.client import (
-    AnswerReceived,
-    BindAccepted,
-    BindRefused,
-    ClientConnection,
-    ContextsAltered,
-    Event,
-    FaultReceived,
-    ServerMisbehaved,
-    offer,
-)
-from kmsproto.rpc.pdu import NDR, NDR64, BindNakReason, FaultStatus, SyntaxId
+from kmsproto.net.activation import Activated, Bound, ClientEvent, ClientSession, NotActivated
 
 _Result = TypeVar("_Result")
 
@@ -72,17 +52,6 @@ class ClientOptions:
     entropy: Callable[[int], bytes] = os.urandom
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """
-    A call that waits for its answer.
-    """
-
-    answered: Deferred[OpenedResponse]
-    request: OpenedRequest
-    syntax: SyntaxId
-
-
 class ActivationClient(Protocol):
     """
     The client's side of one connection; made by L{connect}.
@@ -91,23 +60,21 @@ class ActivationClient(Protocol):
     @param options: How to talk.
     """
 
+    #: Whatever carries the stream: TCP, TLS or a UNIX socket.
+    transport: Any
+
     def __init__(self, clock: IReactorTime, options: ClientOptions) -> None:
         self._clock = clock
         self._options = options
-        self._connection = ClientConnection(multiplexed=options.multiplexed)
+        self._session = ClientSession(
+            ndr64=options.ndr64,
+            bind_time_features=options.bind_time_features,
+            multiplexed=options.multiplexed,
+        )
         self._bound: Deferred[None] = Deferred()
-        self._calls: dict[int, _Waiting] = {}
+        self._calls: dict[int, Deferred[OpenedResponse]] = {}
         self._over: KMSProtoError | None = None
         self._closed: Deferred[None] | None = None
-
-    @property
-    def transfer_syntax(self) -> SyntaxId:
-        """
-        The transfer syntax of the next call: NDR64 when the host accepted it, else NDR.
-
-        @raise ContextRefusedError: If the host accepted neither.
-        """
-        return self._choose_context()[1]
 
     def bound(self) -> Deferred[None]:
         """
@@ -125,15 +92,10 @@ class ActivationClient(Protocol):
         if self._over is not None:
             return fail(self._over)
         try:
-            payload, request = seal_request(body, self._options.entropy(SALT_LENGTH))
-            context_id, syntax = self._choose_context()
-            call_id = self._connection.call(
-                context_id, activation.REQUEST_ACTIVATION, activation.write_request(payload, syntax)
-            )
+            call_id = self._session.activate(body, self._options.entropy(SALT_LENGTH))
         except KMSProtoError:
             return fail(Failure())
-        answered: Deferred[OpenedResponse] = Deferred()
-        self._calls[call_id] = _Waiting(answered, request, syntax)
+        answered = self._calls[call_id] = Deferred()
         self._send()
         return self._limited(answered, "the activation request")
 
@@ -159,21 +121,13 @@ class ActivationClient(Protocol):
         """
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        options = self._options
-        self._connection.bind(
-            offer(
-                activation.KMS_INTERFACE.syntax,
-                ndr64=options.ndr64,
-                bind_time_features=options.bind_time_features,
-            )
-        )
         self._send()
 
     def dataReceived(self, data: bytes) -> None:
         """
         Take a segment.
         """
-        for event in self._connection.receive_data(data):
+        for event in self._session.receive_data(data):
             self._handle(event)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -187,46 +141,17 @@ class ActivationClient(Protocol):
     # The steps.
 
     def _send(self) -> None:
-        self.transport.write(self._connection.data_to_send())
+        self.transport.write(self._session.data_to_send())
 
-    def _choose_context(self) -> tuple[int, SyntaxId]:
-        contexts = self._connection.contexts
-        for wanted in (NDR64, NDR):
-            for context_id, syntax in contexts.items():
-                if syntax == wanted:
-                    return context_id, syntax
-        raise ContextRefusedError("the host accepts the bind, but no transfer syntax for the KMS interface")
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, AnswerReceived):
-            self._answered(event)
-        elif isinstance(event, FaultReceived):
-            error_ = FaultError(event.status, FaultStatus.describe(event.status))
-            self._calls.pop(event.call_id).answered.errback(error_)
-        elif isinstance(event, BindRefused):
-            self._end(BindRefusedError(event.reason, BindNakReason.describe(event.reason)))
-        elif isinstance(event, ServerMisbehaved):
-            self._end(RemoteProtocolError(event.problem))
-        elif isinstance(event, BindAccepted | ContextsAltered):
-            self._accepted()
-
-    def _accepted(self) -> None:
-        try:
-            self._choose_context()
-        except ContextRefusedError as refused:
-            self._end(refused)
-            return
-        if not self._bound.called:
+    def _handle(self, event: ClientEvent) -> None:
+        if isinstance(event, Activated):
+            self._calls.pop(event.call_id).callback(event.response)
+        elif isinstance(event, NotActivated):
+            self._calls.pop(event.call_id).errback(event.error)
+        elif isinstance(event, Bound):
             self._bound.callback(None)
-
-    def _answered(self, event: AnswerReceived) -> None:
-        waiting = self._calls.pop(event.call_id)
-        try:
-            response = activation.read_answer(event.stub, waiting.syntax, event.byte_order, waiting.request)
-        except KMSProtoError:
-            waiting.answered.errback(Failure())
         else:
-            waiting.answered.callback(response)
+            self._end(event.error)
 
     def _limited(self, waited: Deferred[_Result], step: str) -> Deferred[_Result]:
         """
@@ -252,10 +177,9 @@ class ActivationClient(Protocol):
         if self._over is not None:
             return
         self._over = problem
-        self._connection.close()
-        waiting = [each.answered for each in self._calls.values()]
+        self._session.close()
+        steps: list[Deferred[Any]] = [self._bound, *self._calls.values()]
         self._calls.clear()
-        steps: list[Deferred[Any]] = [self._bound, *waiting]
         for step in steps:
             if not step.called:
                 step.errback(problem)
@@ -276,7 +200,10 @@ def connect(
 
 
 def activate(
-    clock: IReactorTime, endpoint: IStreamClientEndpoint, body: RequestBody, options: ClientOptions | None = None
+    clock: IReactorTime,
+    endpoint: IStreamClientEndpoint,
+    body: RequestBody,
+    options: ClientOptions | None = None,
 ) -> Deferred[OpenedResponse]:
     """
     Ask a host for one activation, on a connection of its own.
@@ -326,7 +253,7 @@ class _ClientFactory(Factory):
         self._clock = clock
         self._options = options
 
-    def buildProtocol(self, addr: IAddress) -> ActivationClient:
+    def buildProtocol(self, addr: IAddress | None) -> ActivationClient:
         """
         Make the client of a connection.
         """

@@ -1,9 +1,9 @@
 """
 The KMS host on Twisted: a Protocol for each connection, and the Factory that they share.
 
-L{HostProtocol} is an adapter around L{ServerConnection<kmsproto.rpc.server.ServerConnection>}: it feeds in what
-arrives, lets the host answer each call, and writes what comes out.  A policy that answers at once costs no Deferred;
-one that returns a Deferred or a coroutine is waited for, and other calls go on meanwhile.
+L{HostProtocol} is an adapter around L{HostConnection<kmsproto.net.activation.HostConnection>}: it feeds in what
+arrives and writes what comes out.  A policy that answers at once costs no Deferred; one that returns a Deferred or a
+coroutine is waited for, and other calls go on meanwhile.
 
 How a connection ends is half of the work here:
 
@@ -39,24 +39,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kmsproto.kms.envelopes import OpenedRequest
-from kmsproto.kms.host import Answer, Host
-from kmsproto.kms.policy import Decision, Peer
-from kmsproto.net import access, activation
+from kmsproto.kms.host import Host
+from kmsproto.kms.policy import Peer
+from kmsproto.net import access
+from kmsproto.net.activation import HostConnection, HostEvent, Undecided, make_rpc_server
 from kmsproto.net.deadlines import Deadlines
-from kmsproto.net.reporting import report_answer
-from kmsproto.rpc.ndr import BadStubError
-from kmsproto.rpc.pdu import FaultStatus
-from kmsproto.rpc.server import (
-    Call,
-    CallReceived,
-    CallRefused,
-    ConnectionRefused,
-    Event,
-    RPCServer,
-    ServerConnection,
-)
-from kmsproto.rpc.state import ServerState
+from kmsproto.net.reporting import Reporter
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,14 +72,15 @@ class HostProtocol(Protocol):
     The host's side of one connection.
     """
 
-    _log = Logger()
     factory: HostFactory
+    #: Whatever carries the stream: TCP, TLS or a UNIX socket.
+    transport: Any
 
     def __init__(self, factory: HostFactory, peer: Peer) -> None:
         self.factory = factory
         self.peer = peer
-        self._connection: ServerConnection
-        self._pending: set[Deferred[Decision]] = set()
+        self._connection: HostConnection
+        self._pending: set[Deferred[Any]] = set()
         self._write_blocked = False
         self._reading = True
         self._peer_finished = False
@@ -107,9 +96,10 @@ class HostProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         port = getattr(self.transport.getHost(), "port", "")
-        self._connection = self.factory.rpc_server.accept(self.peer.address, str(port))
+        factory = self.factory
+        self._connection = HostConnection(factory.host, factory.rpc_server, self.peer, str(port))
         self.transport.registerProducer(self, True)
-        self.factory.opened(self)
+        factory.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -166,12 +156,9 @@ class HostProtocol(Protocol):
         """
         End a connection that does not get on.
         """
-        if self._connection.state is not ServerState.BOUND or self._connection.waiting:
-            self._log.info(
-                "closed peer={peer.address} port={peer.port} reason={reason!r}",
-                peer=self.peer,
-                reason=f"timed out while {self._connection.state.name.lower()}",
-            )
+        unfinished = self._connection.unfinished
+        if unfinished:
+            self.factory.reporter.closed(self.peer, f"timed out: {unfinished}")
         self._end()
 
     def drain(self) -> None:
@@ -192,114 +179,56 @@ class HostProtocol(Protocol):
 
     def _advance(self, data: bytes) -> None:
         """
-        Feed the RPC connection, and answer calls until it has nothing more to tell.
+        Feed the connection, send its answers, and see how things are now.
         """
         connection = self._connection
-        events = connection.receive_data(data)
-        while events:
-            for event in events:
-                self._handle(event)
-            events = connection.receive_data(b"")
+        for event in connection.receive_data(data, self.factory.clock.seconds()):
+            self._report(event)
         output = connection.data_to_send()
         if output:
             self.transport.write(output)
             self.factory.idle.touch(self)
-        if connection.closed or ((self._peer_finished or self._draining) and not connection.waiting):
+        if connection.closed or (
+            (self._peer_finished or self._draining) and not connection.waiting
+        ):
             self._end()
         else:
             self._regulate()
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, CallReceived):
-            self._receive_call(event.call)
-        elif isinstance(event, CallRefused):
-            self._report_fault(event.status, event.problem)
-        elif isinstance(event, ConnectionRefused):
-            self._log.info(
-                "closed peer={peer.address} port={peer.port} reason={reason!r}", peer=self.peer, reason=event.problem
-            )
-
-    def _receive_call(self, call: Call) -> None:
-        """
-        Open a call and ask the policy.
-        """
-        host = self.factory.host
-        try:
-            payload = activation.read_request(call)
-        except BadStubError as error:
-            self._fault(call, FaultStatus.BAD_STUB_DATA, str(error))
-            return
-        opened = host.open(payload)
-        if isinstance(opened, Answer):
-            self._respond(call, opened)
-            return
-        try:
-            decision: object = host.decide(opened, self.peer, self.factory.clock.seconds())
-        except Exception:
-            self._fail(call, Failure())
-            return
-        if isinstance(decision, Coroutine):
-            decision = Deferred.fromCoroutine(decision)
-        if isinstance(decision, Deferred):
-            self._wait(call, opened, decision)
+    def _report(self, event: HostEvent) -> None:
+        if isinstance(event, Undecided):
+            self._wait(event)
         else:
-            self._decided(call, opened, cast(Decision, decision))
+            self.factory.reporter.report(self.peer, event)
 
-    def _wait(self, call: Call, opened: OpenedRequest, decision: Deferred[Decision]) -> None:
+    def _wait(self, question: Undecided) -> None:
         """
         Answer the call when the policy has decided.
         """
-        pending = self._pending
-        pending.add(decision)
-
-        def decided(result: Decision | Failure) -> None:
-            pending.discard(decision)
-            if self._ending:
-                if isinstance(result, Failure):
-                    result.trap(CancelledError)
-                return
-            if isinstance(result, Failure):
-                self._fail(call, result)
-            else:
-                self._decided(call, opened, result)
-            if resumed:
-                self._advance(b"")
-
-        # A Deferred that has fired already is answered on the way, by the loop that is running.
-        resumed = False
-        decision.addBoth(decided)
-        resumed = True
-
-    def _decided(self, call: Call, opened: OpenedRequest, decision: Decision) -> None:
-        try:
-            answer = self.factory.host.seal(opened, decision)
-        except Exception:
-            self._fail(call, Failure())
+        promise = question.promise
+        decision: Deferred[Any]
+        if isinstance(promise, Deferred):
+            decision = promise
+        elif isinstance(promise, Coroutine):
+            decision = Deferred.fromCoroutine(promise)
         else:
-            self._respond(call, answer)
+            # Nothing that can be waited for: the host itself says what is wrong with it.
+            decision = succeed(promise)
+        self._pending.add(decision)
+        decision.addBoth(self._decided, question, decision)
 
-    def _respond(self, call: Call, answer: Answer) -> None:
-        self._connection.respond(call, activation.write_answer(call, answer))
-        report_answer(self._log, self.factory.host.catalog, self.peer, answer)
-
-    def _fail(self, call: Call, failure: Failure) -> None:
-        """
-        Answer a call that the policy failed to decide, which is a mistake on our side.
-        """
-        self._log.failure("the policy failed peer={peer.address}", failure, peer=self.peer)
-        self._connection.fault(call, FaultStatus.FAULT_UNSPEC)
-
-    def _fault(self, call: Call, status: FaultStatus, problem: str) -> None:
-        self._connection.fault(call, status)
-        self._report_fault(status, problem)
-
-    def _report_fault(self, status: FaultStatus, problem: str) -> None:
-        self._log.info(
-            "faulted peer={peer.address} port={peer.port} status=0x{status:08X} reason={reason!r}",
-            peer=self.peer,
-            status=int(status),
-            reason=problem,
-        )
+    def _decided(self, result: Any, question: Undecided, decision: Deferred[Any]) -> None:
+        self._pending.discard(decision)
+        if self._ending:
+            if isinstance(result, Failure):
+                result.trap(CancelledError)
+            return
+        if isinstance(result, Failure):
+            event = self._connection.fail(question, cast(BaseException, result.value))
+        else:
+            event = self._connection.decide(question, result)
+        self._report(event)
+        self._advance(b"")
 
     # Flow and end.
 
@@ -371,30 +300,34 @@ class HostFactory(Factory):
         self.host = host
         self.clock = clock
         self.limits = limits or Limits()
-        self.rpc_server = RPCServer(
-            (activation.KMS_INTERFACE,),
-            ndr64=ndr64,
-            bind_time_features=bind_time_features,
-            group_seed=group_seed,
+        self.rpc_server = make_rpc_server(
+            ndr64=ndr64, bind_time_features=bind_time_features, group_seed=group_seed
         )
+        self.reporter = Reporter(self._log, host.catalog)
         self._allow_public = allow_public
         self._allow_shared = allow_shared
         self._connections: set[HostProtocol] = set()
         self._per_address: Counter[str] = Counter()
         self._drained: Deferred[None] | None = None
         #: Connections that may still get on.
-        self.idle: Deadlines[HostProtocol] = Deadlines(clock, self.limits.idle_timeout, HostProtocol.expire)
+        self.idle: Deadlines[HostProtocol] = Deadlines(
+            clock, self.limits.idle_timeout, HostProtocol.expire
+        )
         #: Connections that we have closed and the peer has not.
-        self._lingering: Deadlines[HostProtocol] = Deadlines(clock, self.limits.linger_timeout, HostProtocol.abort)
+        self._lingering: Deadlines[HostProtocol] = Deadlines(
+            clock, self.limits.linger_timeout, HostProtocol.abort
+        )
 
-    def buildProtocol(self, addr: IAddress) -> HostProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         """
         Take a connection, or refuse it before any byte is answered.
+
+        @return: A L{HostProtocol}, or L{None}, at which the port closes the connection.
         """
         peer = access.peer_of(addr)
         refusal = self._refusal(peer)
         if refusal:
-            self._log.info("refused peer={peer.address} port={peer.port} reason={reason!r}", peer=peer, reason=refusal)
+            self.reporter.turned_away(peer, refusal)
             return None
         return HostProtocol(self, peer)
 
@@ -402,7 +335,9 @@ class HostFactory(Factory):
         """
         Say why a peer may not connect; nothing if it may.
         """
-        if not self._allow_public and not access.is_private(peer.address, shared=self._allow_shared):
+        if not self._allow_public and not access.is_private(
+            peer.address, shared=self._allow_shared
+        ):
             return "not a private address"
         if len(self._connections) >= self.limits.max_connections:
             return f"{self.limits.max_connections} connections are open"
@@ -444,7 +379,8 @@ class HostFactory(Factory):
         """
         if not self._connections:
             return succeed(None)
-        self._drained = drained = Deferred()
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
         abort = self.clock.callLater(self.limits.drain_timeout, self._each, HostProtocol.abort)
 
         def done(result: None) -> None:

@@ -19,17 +19,15 @@ from dataclasses import dataclass, field
 
 from kmsproto.errors import LocalProtocolError, RemoteProtocolError
 from kmsproto.rpc import pdu
+from kmsproto.rpc.numbers import WHOLE, ContextResult, PacketFlag, PacketType
 from kmsproto.rpc.pdu import (
     NDR,
     NDR64,
     Bind,
     BindAck,
     ContextElement,
-    ContextResult,
     Header,
     MalformedPDUError,
-    PacketFlag,
-    PacketType,
     SyntaxId,
 )
 from kmsproto.rpc.state import CLIENT_TRANSITIONS, Arrival, ClientState, client_arrival
@@ -102,7 +100,9 @@ class ServerMisbehaved:
     problem: str
 
 
-Event = BindAccepted | BindRefused | ContextsAltered | AnswerReceived | FaultReceived | ServerMisbehaved
+Event = (
+    BindAccepted | BindRefused | ContextsAltered | AnswerReceived | FaultReceived | ServerMisbehaved
+)
 
 
 @dataclass(slots=True)
@@ -117,7 +117,9 @@ class _OpenCall:
     length: int = 0
 
 
-def offer(interface: SyntaxId, *, ndr64: bool, bind_time_features: bool) -> tuple[ContextElement, ...]:
+def offer(
+    interface: SyntaxId, *, ndr64: bool, bind_time_features: bool
+) -> tuple[ContextElement, ...]:
     """
     Make the context list of a bind as Windows does: one element for each transfer syntax, and one for the features.
 
@@ -130,7 +132,9 @@ def offer(interface: SyntaxId, *, ndr64: bool, bind_time_features: bool) -> tupl
         syntaxes.append(NDR64)
     if bind_time_features:
         syntaxes.append(pdu.bind_time_features(pdu.KNOWN_FEATURES))
-    return tuple(ContextElement(number, interface, (syntax,)) for number, syntax in enumerate(syntaxes))
+    return tuple(
+        ContextElement(number, interface, (syntax,)) for number, syntax in enumerate(syntaxes)
+    )
 
 
 class ClientConnection:
@@ -155,6 +159,13 @@ class ClientConnection:
         #: The contexts that calls can be made on, and their transfer syntaxes.
         self.contexts: dict[int, SyntaxId] = {}
         self.state = ClientState.UNBOUND
+
+    @property
+    def closed(self) -> bool:
+        """
+        Whether nothing is looked at any more.
+        """
+        return self.state is ClientState.CLOSED
 
     def bind(self, elements: Sequence[ContextElement], *, association_group: int = 0) -> None:
         """
@@ -208,12 +219,14 @@ class ClientConnection:
 
         @return: What happened.
         """
-        if self.state is ClientState.CLOSED:
+        if self.closed:
             return []
         self._stream.feed(data)
         try:
-            while self.state is not ClientState.CLOSED and self._receive_pdu():
-                pass
+            more = True
+            while more:
+                # A bind_nak ends the connection, whatever the server sends behind it.
+                more = self._receive_pdu() and not self.closed
         except RemoteProtocolError as error:
             self._events.append(ServerMisbehaved(str(error)))
             self.close()
@@ -240,7 +253,7 @@ class ClientConnection:
         call_id = self._number()
         # Only one negotiation is ever open, so the table of those that are has at most one row.
         self._offered = {call_id: tuple(elements)}
-        flags = pdu.WHOLE | (PacketFlag.CONC_MPX if self._multiplexed else 0)
+        flags = WHOLE | (PacketFlag.CONC_MPX if self._multiplexed else 0)
         bind = Bind(self._fragment_size, self._fragment_size, group, tuple(elements))
         self._output.append(pdu.encode_bind(packet_type, flags, call_id, bind))
 
@@ -252,7 +265,9 @@ class ClientConnection:
         """
         state = CLIENT_TRANSITIONS[self.state].get(arrival)
         if state is None:
-            raise LocalProtocolError(f"{arrival.name.lower()} is out of order: the connection is {self.state.name}")
+            raise LocalProtocolError(
+                f"{arrival.name.lower()} is out of order: the connection is {self.state.name}"
+            )
         self.state = state
 
     def _receive_pdu(self) -> bool:
@@ -274,7 +289,9 @@ class ClientConnection:
         if data is None:
             return False
         if header.auth_length:
-            raise RemoteProtocolError("the server sent an authentication trailer that nobody asked for")
+            raise RemoteProtocolError(
+                "the server sent an authentication trailer that nobody asked for"
+            )
         arrival = client_arrival(header.packet_type)
         if arrival is Arrival.FAULT and header.call_id in self._offered:
             arrival = Arrival.ALTER_REFUSED
@@ -292,23 +309,31 @@ class ClientConnection:
             self._events.append(BindRefused(pdu.decode_bind_nak(header, data)))
         else:
             ack = self._receive_ack(header, data)
-            self._events.append(BindAccepted(ack) if arrival is Arrival.BIND_ACK else ContextsAltered(ack))
+            self._events.append(
+                BindAccepted(ack) if arrival is Arrival.BIND_ACK else ContextsAltered(ack)
+            )
         return True
 
     def _receive_fault(self, header: Header, data: bytes) -> None:
         status = pdu.decode_fault(header, data).status
         call_id = header.call_id
         if self._offered.pop(call_id, None) is None and self._calls.pop(call_id, None) is None:
-            raise RemoteProtocolError(f"the server sent fault 0x{status:08X} for call {call_id}, which was not made")
+            raise RemoteProtocolError(
+                f"the server sent fault 0x{status:08X} for call {call_id}, which was not made"
+            )
         self._events.append(FaultReceived(call_id, status))
 
     def _receive_ack(self, header: Header, data: bytes) -> BindAck:
         ack = pdu.decode_bind_ack(header, data)
         elements = self._offered.pop(header.call_id, None)
         if elements is None:
-            raise RemoteProtocolError(f"the server acknowledged call {header.call_id}, which was not made")
+            raise RemoteProtocolError(
+                f"the server acknowledged call {header.call_id}, which was not made"
+            )
         if len(ack.results) != len(elements):
-            raise MalformedPDUError(f"{len(elements)} contexts were offered, but {len(ack.results)} were judged")
+            raise MalformedPDUError(
+                f"{len(elements)} contexts were offered, but {len(ack.results)} were judged"
+            )
         for element, result in zip(elements, ack.results, strict=True):
             if result.result == ContextResult.ACCEPTANCE:
                 if result.transfer_syntax not in element.transfer_syntaxes:
@@ -326,19 +351,27 @@ class ClientConnection:
         response = pdu.decode_response(header, data)
         call = self._calls.get(header.call_id)
         if call is None:
-            raise RemoteProtocolError(f"the server answered call {header.call_id}, which was not made")
+            raise RemoteProtocolError(
+                f"the server answered call {header.call_id}, which was not made"
+            )
         if response.context_id != call.context_id:
             raise RemoteProtocolError(
                 f"the server answered on context {response.context_id} a call on context {call.context_id}"
             )
         if bool(header.flags & PacketFlag.FIRST) == call.begun:
-            raise RemoteProtocolError(f"the server sent the fragments of call {header.call_id} out of order")
+            raise RemoteProtocolError(
+                f"the server sent the fragments of call {header.call_id} out of order"
+            )
         call.begun = True
         call.length += len(response.stub)
         if call.length > self._max_stub:
-            raise RemoteProtocolError(f"the answer to call {header.call_id} is larger than {self._max_stub} bytes")
+            raise RemoteProtocolError(
+                f"the answer to call {header.call_id} is larger than {self._max_stub} bytes"
+            )
         if response.stub:  # Empty fragments are legal and endless; they must not cost memory.
             call.parts.append(response.stub)
         if header.flags & PacketFlag.LAST:
             del self._calls[header.call_id]
-            self._events.append(AnswerReceived(header.call_id, header.byte_order, b"".join(call.parts)))
+            self._events.append(
+                AnswerReceived(header.call_id, header.byte_order, b"".join(call.parts))
+            )

@@ -72,7 +72,9 @@ def _inq_if_ids(_arguments: StubReader, results: StubWriter, facts: Facts) -> No
 
 def _inq_stats(arguments: StubReader, results: StubWriter, facts: Facts) -> None:
     counts = facts.statistics
-    values = (counts.calls_in, counts.calls_out, counts.packets_in, counts.packets_out)[: arguments.uint32()]
+    values = (counts.calls_in, counts.calls_out, counts.packets_in, counts.packets_out)[
+        : arguments.uint32()
+    ]
     results.uint32(len(values))
     results.bound(len(values))
     for value in values:
@@ -110,7 +112,9 @@ _OPERATIONS: tuple[Callable[[StubReader, StubWriter, Facts], None], ...] = (
 )
 
 #: The interface, version 1.0.
-MANAGEMENT = Interface(SyntaxId(UUID("afa8bd80-7d8a-11c9-bef4-08002b102989"), 1, 0), len(_OPERATIONS))
+MANAGEMENT = Interface(
+    SyntaxId(UUID("afa8bd80-7d8a-11c9-bef4-08002b102989"), 1, 0), len(_OPERATIONS)
+)
 
 
 def answer(opnum: int, stub: bytes, syntax: SyntaxId, byte_order: str, facts: Facts) -> bytes:

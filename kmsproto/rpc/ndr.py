@@ -156,7 +156,9 @@ class StubReader:
         """
         start = self._offset + -self._offset % 4
         if start + 4 > len(self._stub):
-            raise BadStubError(f"an integer at offset {start} reaches beyond a stub of {len(self._stub)} bytes")
+            raise BadStubError(
+                f"an integer at offset {start} reaches beyond a stub of {len(self._stub)} bytes"
+            )
         self._offset = start + 4
         (value,) = self._uint32.unpack_from(self._stub, start)
         return int(value)

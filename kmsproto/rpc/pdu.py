@@ -1,5 +1,5 @@
 """
-The packet types of connection-oriented DCE/RPC, their layouts, and how they are read and written.
+The layouts of connection-oriented DCE/RPC, and how PDUs are read and written.
 
 Every layout stands here once, as a compiled L{struct.Struct} for each of the two byte orders, because the receiver
 makes it right: the byte order belongs to each PDU that arrives, while everything that is written is little-endian
@@ -16,12 +16,12 @@ behaves", sections 0, 2, 3 and 10.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import NamedTuple
 from uuid import UUID
 
 from kmsproto.errors import RemoteProtocolError
+from kmsproto.rpc.numbers import WHOLE, PacketFlag, PacketType
 
 #: Bytes of the common header (C706 12.6.3.1).
 HEADER_LENGTH = 16
@@ -42,136 +42,6 @@ RECOGNITION_LENGTH = 3
 RPC_VERSION = (5, 0)
 #: The packed data representation of everything we write: little-endian, ASCII, IEEE.
 LITTLE_ENDIAN_DREP = b"\x10\x00\x00\x00"
-
-
-class PacketType(IntEnum):
-    """
-    PTYPE, the kind of a PDU (C706 12.1, MS-RPCE 2.2.2.10; 20 is of MS-RPCH).
-    """
-
-    REQUEST = 0  #: a call, or a fragment of one
-    PING = 1  #: connectionless only
-    RESPONSE = 2  #: the answer to a call, or a fragment of it
-    FAULT = 3  #: the call failed in the RPC layer
-    WORKING = 4  #: connectionless only
-    NOCALL = 5  #: connectionless only
-    REJECT = 6  #: connectionless only
-    ACK = 7  #: connectionless only
-    CL_CANCEL = 8  #: connectionless only
-    FACK = 9  #: connectionless only
-    CANCEL_ACK = 10  #: connectionless only
-    BIND = 11  #: the first PDU of a connection: offers presentation contexts
-    BIND_ACK = 12  #: the bind is accepted, with a result for each context
-    BIND_NAK = 13  #: the bind is refused; the connection ends
-    ALTER_CONTEXT = 14  #: offers further presentation contexts
-    ALTER_CONTEXT_RESP = 15  #: a result for each of them
-    AUTH3 = 16  #: third leg of a security handshake, never answered
-    SHUTDOWN = 17  #: the server asks the client to close
-    CO_CANCEL = 18  #: the client would like a call to end early
-    ORPHANED = 19  #: the client has lost interest in a call
-    RTS = 20  #: RPC over HTTP only
-
-
-class PacketFlag(IntFlag):
-    """
-    pfc_flags of the common header (C706 12.6.3.1, MS-RPCE 2.2.2.3).
-    """
-
-    FIRST = 0x01  #: first fragment
-    LAST = 0x02  #: last fragment
-    PENDING_CANCEL = 0x04  #: in a call: a cancel is pending; in a bind: header signing is supported
-    RESERVED = 0x08  #: without meaning
-    CONC_MPX = 0x10  #: several calls may be in progress on one connection
-    DID_NOT_EXECUTE = 0x20  #: in a fault: the call was surely not executed
-    MAYBE = 0x40  #: the call may go unanswered
-    OBJECT_UUID = 0x80  #: an object UUID follows the opnum
-
-
-#: First and last fragment at once: what nearly every PDU is.
-WHOLE = int(PacketFlag.FIRST | PacketFlag.LAST)
-
-
-class ContextResult(IntEnum):
-    """
-    p_cont_def_result_t, the verdict on one presentation context (C706 12.6.3.1, MS-RPCE 2.2.2.4).
-    """
-
-    ACCEPTANCE = 0  #: calls may use it
-    USER_REJECTION = 1  #: refused by the user of the RPC layer
-    PROVIDER_REJECTION = 2  #: refused by the RPC layer; a L{ProviderReason} tells why
-    NEGOTIATE_ACK = 3  #: bind-time feature negotiation; the reason holds the features
-
-
-class ProviderReason(IntEnum):
-    """
-    p_provider_reason_t, why a presentation context was refused (C706 12.6.3.1).
-    """
-
-    NOT_SPECIFIED = 0  #: no reason given, as with every acceptance
-    ABSTRACT_SYNTAX_NOT_SUPPORTED = 1  #: interface or version unknown
-    PROPOSED_TRANSFER_SYNTAXES_NOT_SUPPORTED = 2  #: no usable transfer syntax
-    LOCAL_LIMIT_EXCEEDED = 3  #: too many contexts on this connection
-
-
-class BindNakReason(IntEnum):
-    """
-    p_reject_reason_t of a bind_nak (C706 12.6.3.1, MS-RPCE 2.2.2.5).
-    """
-
-    NOT_SPECIFIED = 0  #: no reason given
-    TEMPORARY_CONGESTION = 1  #: try again later
-    LOCAL_LIMIT_EXCEEDED = 2  #: too many of something
-    PROTOCOL_VERSION_NOT_SUPPORTED = 4  #: also any other protocol error in a bind (MS-RPCE)
-    AUTHENTICATION_TYPE_NOT_RECOGNIZED = 8  #: no such security provider here
-    INVALID_CHECKSUM = 9  #: the authentication value is wrong
-
-    @classmethod
-    def describe(cls, reason: int) -> str:
-        """
-        Name a reason for people, also one that is not known here.
-        """
-        return _REASON_NAMES.get(reason, "unknown reason")
-
-
-_REASON_NAMES = {member.value: member.name.lower() for member in BindNakReason}
-
-
-class FaultStatus(IntEnum):
-    """
-    Fault statuses that are sent or commonly met (C706 appendix N, MS-RPCE 3.1.3.5.2 and 3.3.3.5.4).
-    """
-
-    ACCESS_DENIED = 0x00000005  #: too much input, or an authentication trailer without a security context
-    CANNOT_SUPPORT = 0x000006E4  #: the server does not support what is asked
-    NO_CALL_ACTIVE = 0x000006BD  #: the call was cancelled before it began
-    BAD_STUB_DATA = 0x000006F7  #: the stub does not hold what the operation needs
-    OP_RNG_ERROR = 0x1C010002  #: the interface has no such operation
-    UNK_IF = 0x1C010003  #: the presentation context is unknown
-    PROTO_ERROR = 0x1C01000B  #: the peer broke the protocol
-    INVALID_BOUND = 0x1C000007  #: an array bound is wrong
-    FAULT_CANCEL = 0x1C00000D  #: the call was cancelled
-    FAULT_UNSPEC = 0x1C000012  #: the operation failed in a way that has no name
-
-    @classmethod
-    def describe(cls, status: int) -> str:
-        """
-        Name a status for people as the specifications do, also one that is not known here.
-        """
-        return _STATUS_NAMES.get(status, "unknown status")
-
-
-_STATUS_NAMES: dict[int, str] = {
-    FaultStatus.ACCESS_DENIED: "access denied",
-    FaultStatus.CANNOT_SUPPORT: "cannot support",
-    FaultStatus.NO_CALL_ACTIVE: "no call active",
-    FaultStatus.BAD_STUB_DATA: "bad stub data",
-    FaultStatus.OP_RNG_ERROR: "nca_s_op_rng_error",
-    FaultStatus.UNK_IF: "nca_s_unk_if",
-    FaultStatus.PROTO_ERROR: "nca_s_proto_error",
-    FaultStatus.INVALID_BOUND: "nca_s_fault_invalid_bound",
-    FaultStatus.FAULT_CANCEL: "nca_s_fault_cancel",
-    FaultStatus.FAULT_UNSPEC: "nca_s_fault_unspec",
-}
 
 
 class MalformedPDUError(RemoteProtocolError):
@@ -385,7 +255,9 @@ class Cursor:
         """
         start = self.offset
         if start + length > self._end:
-            raise MalformedPDUError(f"{length} bytes at offset {start} reach beyond the end at {self._end}")
+            raise MalformedPDUError(
+                f"{length} bytes at offset {start} reach beyond the end at {self._end}"
+            )
         self.offset = start + length
         return self._data[start : self.offset]
 
@@ -417,7 +289,9 @@ class Cursor:
         """
         context_id, syntax_count = self.unpack(self._layouts.element)
         abstract_syntax = self.syntax()
-        return ContextElement(context_id, abstract_syntax, tuple(self.syntax() for _ in range(syntax_count)))
+        return ContextElement(
+            context_id, abstract_syntax, tuple(self.syntax() for _ in range(syntax_count))
+        )
 
     def result(self) -> Negotiated:
         """
@@ -484,8 +358,15 @@ def decode_request(header: Header, data: bytes) -> Request:
 
     @param data: At least as many bytes as the header's object UUID flag asks for.
     """
-    alloc_hint, context_id, opnum = _LAYOUTS[header.byte_order].call.unpack_from(data, HEADER_LENGTH)
-    return Request(alloc_hint, context_id, opnum, data[CALL_PREFIX_LENGTH + header.object_length : header.frag_length])
+    alloc_hint, context_id, opnum = _LAYOUTS[header.byte_order].call.unpack_from(
+        data, HEADER_LENGTH
+    )
+    return Request(
+        alloc_hint,
+        context_id,
+        opnum,
+        data[CALL_PREFIX_LENGTH + header.object_length : header.frag_length],
+    )
 
 
 def decode_response(header: Header, data: bytes) -> Response:
@@ -496,7 +377,9 @@ def decode_response(header: Header, data: bytes) -> Response:
     """
     cursor = Cursor(data, HEADER_LENGTH, header.frag_length, header.byte_order)
     alloc_hint, context_id, cancel_count = cursor.unpack(_LAYOUTS[header.byte_order].response)
-    return Response(alloc_hint, context_id, cancel_count, data[CALL_PREFIX_LENGTH : header.frag_length])
+    return Response(
+        alloc_hint, context_id, cancel_count, data[CALL_PREFIX_LENGTH : header.frag_length]
+    )
 
 
 def decode_fault(header: Header, data: bytes) -> Fault:
@@ -515,8 +398,10 @@ def decode_auth_trailer(header: Header, data: bytes) -> AuthTrailer:
     Read the authentication trailer at the end of a PDU that has room for it.
     """
     start = header.frag_length - header.auth_length - AUTH_TRAILER_LENGTH
-    fields = _LAYOUTS[header.byte_order].auth.unpack_from(data, start)
-    return AuthTrailer(*fields, data[start + AUTH_TRAILER_LENGTH : header.frag_length])
+    layout = _LAYOUTS[header.byte_order].auth
+    auth_type, auth_level, pad_length, context_id = layout.unpack_from(data, start)
+    value = data[start + AUTH_TRAILER_LENGTH : header.frag_length]
+    return AuthTrailer(auth_type, auth_level, pad_length, context_id, value)
 
 
 _HEADER = Struct("<BBBB4sHHI")
@@ -527,7 +412,10 @@ def encode_pdu(packet_type: int, flags: int, call_id: int, body: bytes) -> bytes
     Put our own header before a body: version 5.0, little-endian, no authentication.
     """
     length = HEADER_LENGTH + len(body)
-    return _HEADER.pack(*RPC_VERSION, packet_type, flags, LITTLE_ENDIAN_DREP, length, 0, call_id) + body
+    return (
+        _HEADER.pack(*RPC_VERSION, packet_type, flags, LITTLE_ENDIAN_DREP, length, 0, call_id)
+        + body
+    )
 
 
 def encode_syntax(syntax: SyntaxId) -> bytes:
@@ -541,7 +429,11 @@ def encode_bind(packet_type: int, flags: int, call_id: int, bind: Bind) -> bytes
     """
     Write a bind or alter_context PDU.
     """
-    parts = [_LITTLE.bind.pack(bind.max_xmit_frag, bind.max_recv_frag, bind.association_group, len(bind.elements))]
+    parts = [
+        _LITTLE.bind.pack(
+            bind.max_xmit_frag, bind.max_recv_frag, bind.association_group, len(bind.elements)
+        )
+    ]
     for element in bind.elements:
         parts.append(_LITTLE.element.pack(element.context_id, len(element.transfer_syntaxes)))
         parts.append(encode_syntax(element.abstract_syntax))
@@ -558,9 +450,12 @@ def encode_bind_ack(packet_type: int, flags: int, call_id: int, ack: BindAck) ->
     head += _LITTLE.short.pack(len(address)) + address
     head += bytes(-len(head) % 4)
     results = b"".join(
-        _LITTLE.result.pack(each.result, each.reason) + encode_syntax(each.transfer_syntax) for each in ack.results
+        _LITTLE.result.pack(each.result, each.reason) + encode_syntax(each.transfer_syntax)
+        for each in ack.results
     )
-    return encode_pdu(packet_type, flags, call_id, head + bytes((len(ack.results), 0, 0, 0)) + results)
+    return encode_pdu(
+        packet_type, flags, call_id, head + bytes((len(ack.results), 0, 0, 0)) + results
+    )
 
 
 def encode_bind_nak(call_id: int, reason: int) -> bytes:
@@ -578,7 +473,9 @@ def encode_fault(call_id: int, context_id: int, status: int, *, did_not_execute:
     @param did_not_execute: Whether the caller may rely on the call not having been executed.
     """
     flags = WHOLE | (PacketFlag.DID_NOT_EXECUTE if did_not_execute else 0)
-    return encode_pdu(PacketType.FAULT, flags, call_id, _LITTLE.fault.pack(FAULT_LENGTH, context_id, 0, status, 0))
+    return encode_pdu(
+        PacketType.FAULT, flags, call_id, _LITTLE.fault.pack(FAULT_LENGTH, context_id, 0, status, 0)
+    )
 
 
 def _fragments(stub: bytes, max_frag: int) -> Iterator[tuple[int, int, bytes]]:
@@ -597,7 +494,13 @@ def _fragments(stub: bytes, max_frag: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def encode_request(
-    call_id: int, context_id: int, opnum: int, stub: bytes, max_frag: int, *, multiplexed: bool = False
+    call_id: int,
+    context_id: int,
+    opnum: int,
+    stub: bytes,
+    max_frag: int,
+    *,
+    multiplexed: bool = False,
 ) -> list[bytes]:
     """
     Write a call, in as many request PDUs as the negotiated fragment size asks for.
@@ -608,7 +511,10 @@ def encode_request(
     more = PacketFlag.CONC_MPX if multiplexed else 0
     return [
         encode_pdu(
-            PacketType.REQUEST, flags | more, call_id, _LITTLE.call.pack(alloc_hint, context_id, opnum) + part
+            PacketType.REQUEST,
+            flags | more,
+            call_id,
+            _LITTLE.call.pack(alloc_hint, context_id, opnum) + part,
         )
         for flags, alloc_hint, part in _fragments(stub, max_frag)
     ]
@@ -621,6 +527,11 @@ def encode_response(call_id: int, context_id: int, stub: bytes, max_frag: int) -
     @param max_frag: The negotiated fragment size, in bytes.
     """
     return [
-        encode_pdu(PacketType.RESPONSE, flags, call_id, _LITTLE.response.pack(alloc_hint, context_id, 0) + part)
+        encode_pdu(
+            PacketType.RESPONSE,
+            flags,
+            call_id,
+            _LITTLE.response.pack(alloc_hint, context_id, 0) + part,
+        )
         for flags, alloc_hint, part in _fragments(stub, max_frag)
     ]

@@ -22,19 +22,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
 
-from kmsproto.errors import LocalProtocolError, RemoteProtocolError
+from kmsproto.errors import LocalProtocolError
 from kmsproto.rpc import management, pdu
-from kmsproto.rpc.ndr import BadStubError
-from kmsproto.rpc.pdu import (
-    BindNakReason,
-    FaultStatus,
-    Header,
-    MalformedPDUError,
-    PacketFlag,
-    PacketType,
+from kmsproto.rpc.groups import AssociationGroups
+from kmsproto.rpc.headers import (
+    MAX_FRAGMENT,
+    Violation,
+    describe_type,
+    judge_header,
+    protocol_fault,
+    recognize,
 )
+from kmsproto.rpc.ndr import BadStubError
+from kmsproto.rpc.numbers import WHOLE, BindNakReason, FaultStatus, PacketFlag, PacketType
+from kmsproto.rpc.pdu import Header, MalformedPDUError
 from kmsproto.rpc.state import (
     SERVER_TRANSITIONS,
     Arrival,
@@ -47,32 +49,13 @@ from kmsproto.rpc.state import (
 )
 from kmsproto.rpc.stream import PDUStream
 
-#: The smallest and the largest fragment size that is negotiated, as Windows does ("…behaves", section 0).
+#: The smallest fragment size that is negotiated, as Windows does.
 MIN_FRAGMENT = 2048
-MAX_FRAGMENT = 5840
 #: The largest first alloc_hint of a fragmented call (MS-RPCE 3.3.3.5.4).
 MAX_ALLOC_HINT = 0x400000
 
-#: Bytes that a PDU needs at least; an authentication trailer comes on top.
-_MIN_LENGTHS: dict[int, int] = {
-    PacketType.REQUEST: pdu.CALL_PREFIX_LENGTH,
-    PacketType.BIND: pdu.BIND_PREFIX_LENGTH,
-    PacketType.ALTER_CONTEXT: pdu.BIND_PREFIX_LENGTH,
-}
 #: Authentication levels with which a bind of authentication type "none" makes no sense at all.
 _REAL_AUTH_LEVELS = range(2, 7)
-
-
-class Violation(RemoteProtocolError):
-    """
-    The peer broke the protocol so that the connection ends.
-
-    @ivar answer: The PDU that tells it so; empty when nothing sensible can be answered.
-    """
-
-    def __init__(self, problem: str, answer: bytes = b"") -> None:
-        super().__init__(problem)
-        self.answer = answer
 
 
 @dataclass(slots=True, eq=False)
@@ -130,61 +113,6 @@ class ConnectionRefused:
 Event = CallReceived | CallRefused | ConnectionRefused
 
 
-@dataclass(slots=True)
-class _Group:
-    """
-    An association group: connections of one client address (C706 12.6.3.6).
-    """
-
-    peer: str
-    members: int = 1
-
-
-class AssociationGroups:
-    """
-    The live association groups of a server.
-
-    @param seed: Where to begin counting; any number.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self._groups: dict[int, _Group] = {}
-        self._last = seed
-
-    def create(self, peer: str) -> int:
-        """
-        Make a group for a connection of that client.
-
-        @return: Its id: 32 bits, not zero, unique among the live ones.
-        """
-        while True:
-            self._last = self._last % 0xFFFFFFFF + 1
-            if self._last not in self._groups:
-                self._groups[self._last] = _Group(peer)
-                return self._last
-
-    def join(self, group_id: int, peer: str) -> bool:
-        """
-        Put a further connection of the same client into a live group.
-
-        @return: Whether there is such a group.
-        """
-        group = self._groups.get(group_id)
-        if group is None or group.peer != peer:
-            return False
-        group.members += 1
-        return True
-
-    def leave(self, group_id: int) -> None:
-        """
-        Take a connection out of its group; with its last connection the group ends.
-        """
-        group = self._groups[group_id]
-        group.members -= 1
-        if not group.members:
-            del self._groups[group_id]
-
-
 class RPCServer:
     """
     What all connections of a server share.
@@ -237,10 +165,6 @@ class _PartialCall:
     length: int = 0
 
 
-def _protocol_fault(call_id: int, context_id: int = 0, *, did_not_execute: bool = True) -> bytes:
-    return pdu.encode_fault(call_id, context_id, FaultStatus.PROTO_ERROR, did_not_execute=did_not_execute)
-
-
 class ServerConnection:
     """
     The server side of one connection; made by L{RPCServer.accept}.
@@ -262,6 +186,13 @@ class ServerConnection:
         self._partial: _PartialCall | None = None
         self._discarded_call_id = 0
         self.state = ServerState.ESTABLISHED
+
+    @property
+    def _established(self) -> bool:
+        """
+        Whether nothing but the TCP connection is there yet.
+        """
+        return self.state is ServerState.ESTABLISHED
 
     @property
     def closed(self) -> bool:
@@ -319,7 +250,9 @@ class ServerConnection:
         @raise LocalProtocolError: If the call does not wait for an answer.
         """
         if self._settle(call):
-            self._send(*pdu.encode_response(call.call_id, call.context_id, stub, self._fragment_size))
+            self._send(
+                *pdu.encode_response(call.call_id, call.context_id, stub, self._fragment_size)
+            )
 
     def fault(self, call: Call, status: int) -> None:
         """
@@ -328,7 +261,9 @@ class ServerConnection:
         @raise LocalProtocolError: If the call does not wait for an answer.
         """
         if self._settle(call):
-            self._send(pdu.encode_fault(call.call_id, call.context_id, status, did_not_execute=False))
+            self._send(
+                pdu.encode_fault(call.call_id, call.context_id, status, did_not_execute=False)
+            )
 
     def close(self) -> None:
         """
@@ -353,10 +288,10 @@ class ServerConnection:
         """
         header = self._stream.header()
         if header is None:
-            self._recognize()
+            recognize(self._stream.peek(pdu.RECOGNITION_LENGTH), established=self._established)
             return False
         if self._judged is not header:
-            self._judge_header(header)
+            judge_header(header, established=self._established)
             self._judged = header
         data = self._stream.take(header)
         if data is None:
@@ -375,55 +310,6 @@ class ServerConnection:
         # rpc_auth_3 and co_cancel change nothing: there is no security, and calls complete.
         return True
 
-    def _recognize(self) -> None:
-        """
-        Close at once on what is not RPC at all, but give a bind of another version the chance to be refused as one.
-        """
-        start = self._stream.peek(pdu.RECOGNITION_LENGTH)
-        if len(start) == pdu.RECOGNITION_LENGTH and (start[0], start[1]) != pdu.RPC_VERSION:
-            if self.state is not ServerState.ESTABLISHED or start[2] == PacketType.BIND:
-                return  # The answer needs the call id, so it waits for the header.
-            raise Violation("this is not DCE/RPC version 5.0")
-
-    def _judge_header(self, header: Header) -> None:
-        """
-        Refuse a PDU for its header alone.
-        """
-        packet_type = header.packet_type
-        kind = _describe_type(packet_type)
-        if header.version != pdu.RPC_VERSION or not header.byte_order:
-            if self.state is ServerState.ESTABLISHED and packet_type != PacketType.BIND:
-                raise Violation("this is not DCE/RPC version 5.0")
-            self._refuse_header(header, "a PDU with an unknown version or data representation")
-        if self.state is ServerState.ESTABLISHED and packet_type != PacketType.BIND:
-            self._refuse_header(header, f"{kind} before any bind")
-        if server_arrival(packet_type, header.flags) is None:
-            self._refuse_header(header, f"{kind}, which a client must not send")
-        if packet_type == PacketType.REQUEST and header.frag_length > MAX_FRAGMENT:
-            raise Violation(
-                f"a fragment of {header.frag_length} bytes",
-                _protocol_fault(header.call_id, did_not_execute=False),
-            )
-        needed = _MIN_LENGTHS.get(packet_type, pdu.HEADER_LENGTH)
-        if packet_type == PacketType.REQUEST:
-            needed += header.object_length
-        if header.auth_length and packet_type in _MIN_LENGTHS:
-            needed += pdu.AUTH_TRAILER_LENGTH + header.auth_length
-        if header.frag_length < needed:
-            self._refuse_header(header, f"{kind} of {header.frag_length} bytes where {needed} are needed")
-
-    def _refuse_header(self, header: Header, problem: str) -> NoReturn:
-        """
-        Refuse a PDU in the way of the state: a first PDU with a bind_nak, a later one with a fault.
-
-        @raise Violation: Always.
-        """
-        if self.state is ServerState.ESTABLISHED:
-            raise Violation(
-                problem, pdu.encode_bind_nak(header.call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            )
-        raise Violation(problem, _protocol_fault(header.call_id))
-
     def _step(self, header: Header) -> Arrival:
         """
         Take one step in the transition table.
@@ -441,14 +327,16 @@ class ServerConnection:
         """
         Word the answer to a PDU that has no place in the order.
         """
-        kind = _describe_type(header.packet_type)
+        kind = describe_type(header.packet_type)
         if header.packet_type == PacketType.BIND:
-            return Violation("a second bind", pdu.encode_bind_nak(header.call_id, BindNakReason.NOT_SPECIFIED))
+            return Violation(
+                "a second bind", pdu.encode_bind_nak(header.call_id, BindNakReason.NOT_SPECIFIED)
+            )
         if self._partial is not None:
             call = self._partial.call
-            answer = _protocol_fault(call.call_id, call.context_id, did_not_execute=False)
+            answer = protocol_fault(call.call_id, call.context_id, did_not_execute=False)
             return Violation(f"{kind} inside the fragments of call {call.call_id}", answer)
-        answer = _protocol_fault(header.call_id, did_not_execute=False)
+        answer = protocol_fault(header.call_id, did_not_execute=False)
         return Violation("a later fragment of a call that was not begun", answer)
 
     def _receive_bind(self, header: Header, data: bytes) -> None:
@@ -459,9 +347,14 @@ class ServerConnection:
         if header.auth_length:
             trailer = pdu.decode_auth_trailer(header, data)
             provided = trailer.auth_type != 0 or trailer.auth_level in _REAL_AUTH_LEVELS
-            reason = BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED if provided else BindNakReason.NOT_SPECIFIED
+            reason = (
+                BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED
+                if provided
+                else BindNakReason.NOT_SPECIFIED
+            )
             raise Violation(
-                f"a bind with authentication type {trailer.auth_type}", pdu.encode_bind_nak(call_id, reason)
+                f"a bind with authentication type {trailer.auth_type}",
+                pdu.encode_bind_nak(call_id, reason),
             )
         try:
             bind = pdu.decode_bind(header, data)
@@ -473,7 +366,9 @@ class ServerConnection:
             raise Violation("a bind without presentation contexts", answer)
         refusal = pdu.encode_bind_nak(call_id, BindNakReason.NOT_SPECIFIED)
         try:
-            results = self._contexts.negotiate(bind.elements, features=self._server.bind_time_features)
+            results = self._contexts.negotiate(
+                bind.elements, features=self._server.bind_time_features
+            )
         except IllegalContextsError as error:
             raise Violation(f"an illegal bind: {error}", refusal) from error
         groups = self._server.groups
@@ -482,20 +377,22 @@ class ServerConnection:
         elif groups.join(bind.association_group, self._peer):
             self._group = bind.association_group
         else:
-            raise Violation(f"a bind to the unknown association group {bind.association_group}", refusal)
+            raise Violation(
+                f"a bind to the unknown association group {bind.association_group}", refusal
+            )
         wanted = min(bind.max_xmit_frag, bind.max_recv_frag)
         self._fragment_size = min(max(wanted, MIN_FRAGMENT), MAX_FRAGMENT) & ~7
         multiplexed = header.flags & PacketFlag.CONC_MPX
         if multiplexed:
             self._max_calls = self._server.max_calls
         ack = self._acknowledge(self._secondary_address, results)
-        self._send(pdu.encode_bind_ack(PacketType.BIND_ACK, pdu.WHOLE | multiplexed, call_id, ack))
+        self._send(pdu.encode_bind_ack(PacketType.BIND_ACK, WHOLE | multiplexed, call_id, ack))
 
     def _receive_alter_context(self, header: Header, data: bytes) -> None:
         """
         Answer an alter_context (C706 12.6.4.1); sizes and group in it are ignored.
         """
-        fault = _protocol_fault(header.call_id)
+        fault = protocol_fault(header.call_id)
         if header.auth_length:
             raise Violation("an alter_context with authentication", fault)
         try:
@@ -506,9 +403,11 @@ class ServerConnection:
         if not results:
             raise Violation("an alter_context without presentation contexts", fault)
         ack = self._acknowledge("", results)
-        self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, pdu.WHOLE, header.call_id, ack))
+        self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, WHOLE, header.call_id, ack))
 
-    def _acknowledge(self, secondary_address: str, results: tuple[pdu.Negotiated, ...]) -> pdu.BindAck:
+    def _acknowledge(
+        self, secondary_address: str, results: tuple[pdu.Negotiated, ...]
+    ) -> pdu.BindAck:
         size = self._fragment_size
         return pdu.BindAck(size, size, self._group, secondary_address, results)
 
@@ -544,14 +443,23 @@ class ServerConnection:
         context = self._contexts.get(request.context_id)
         if context is None:
             # Before the trailer is judged: without a context there is no security that it could belong to.
-            self._refuse_call(header, whole, 0, FaultStatus.UNK_IF, f"unknown context {request.context_id}")
+            self._refuse_call(
+                header, whole, 0, FaultStatus.UNK_IF, f"unknown context {request.context_id}"
+            )
             return
         self._refuse_trailer(header, request.context_id)
         if request.opnum >= context.interface.operation_count:
             problem = f"the interface has no operation {request.opnum}"
             self._refuse_call(header, whole, request.context_id, FaultStatus.OP_RNG_ERROR, problem)
             return
-        call = Call(header.call_id, request.context_id, context, request.opnum, header.byte_order, request.stub)
+        call = Call(
+            header.call_id,
+            request.context_id,
+            context,
+            request.opnum,
+            header.byte_order,
+            request.stub,
+        )
         if whole:
             self._complete_call(call)
             return
@@ -567,10 +475,12 @@ class ServerConnection:
         """
         call = partial.call
         if header.call_id != call.call_id:
-            answer = _protocol_fault(header.call_id, did_not_execute=False)
-            raise Violation(f"a fragment of call {header.call_id} inside call {call.call_id}", answer)
+            answer = protocol_fault(header.call_id, did_not_execute=False)
+            raise Violation(
+                f"a fragment of call {header.call_id} inside call {call.call_id}", answer
+            )
         if header.byte_order != call.byte_order:
-            answer = _protocol_fault(call.call_id, call.context_id, did_not_execute=False)
+            answer = protocol_fault(call.call_id, call.context_id, did_not_execute=False)
             raise Violation(f"the byte order changes inside call {call.call_id}", answer)
         self._refuse_trailer(header, call.context_id)
         partial.length += len(request.stub)
@@ -593,7 +503,9 @@ class ServerConnection:
             return
         try:
             facts = self._server.facts
-            stub = management.answer(call.opnum, call.stub, call.context.transfer_syntax, call.byte_order, facts)
+            stub = management.answer(
+                call.opnum, call.stub, call.context.transfer_syntax, call.byte_order, facts
+            )
         except BadStubError as error:
             self.fault(call, FaultStatus.BAD_STUB_DATA)
             self._events.append(CallRefused(call.call_id, FaultStatus.BAD_STUB_DATA, str(error)))
@@ -654,11 +566,3 @@ class ServerConnection:
     def _send(self, *pdus: bytes) -> None:
         self._server.statistics.packets_out += len(pdus)
         self._output.extend(pdus)
-
-
-def _describe_type(packet_type: int) -> str:
-    """
-    Name a packet type for people, also one that is not known here.
-    """
-    known = packet_type in PacketType.__members__.values()
-    return f"a PDU of type {PacketType(packet_type).name.lower() if known else packet_type}"

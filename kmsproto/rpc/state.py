@@ -20,17 +20,14 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from kmsproto.errors import RemoteProtocolError
+from kmsproto.rpc.numbers import ContextResult, PacketFlag, PacketType, ProviderReason
 from kmsproto.rpc.pdu import (
     KNOWN_FEATURES,
     NDR,
     NDR64,
     NO_SYNTAX,
     ContextElement,
-    ContextResult,
     Negotiated,
-    PacketFlag,
-    PacketType,
-    ProviderReason,
     SyntaxId,
     requested_features,
 )
@@ -245,7 +242,9 @@ class ContextTable:
         """
         return self._contexts.get(context_id)
 
-    def negotiate(self, elements: Sequence[ContextElement], *, features: bool) -> tuple[Negotiated, ...]:
+    def negotiate(
+        self, elements: Sequence[ContextElement], *, features: bool
+    ) -> tuple[Negotiated, ...]:
         """
         Judge the elements of one PDU, and remember what is accepted.
 
@@ -282,7 +281,9 @@ class ContextTable:
 
     @staticmethod
     def _judge_features(element: ContextElement) -> Negotiated | None:
-        asked = requested_features(element.transfer_syntaxes[0]) if element.transfer_syntaxes else None
+        asked = (
+            requested_features(element.transfer_syntaxes[0]) if element.transfer_syntaxes else None
+        )
         if asked is None:
             return None
         return Negotiated(ContextResult.NEGOTIATE_ACK, asked & KNOWN_FEATURES, NO_SYNTAX)
@@ -297,7 +298,9 @@ class ContextTable:
                 return interface
         return None
 
-    def _choose_syntax(self, element: ContextElement, interface: Interface | None) -> SyntaxId | None:
+    def _choose_syntax(
+        self, element: ContextElement, interface: Interface | None
+    ) -> SyntaxId | None:
         """
         Choose the transfer syntax that an element would be accepted with.
 
@@ -315,7 +318,9 @@ class ContextTable:
         if known.transfer_syntax in usable:
             return known.transfer_syntax
         if usable:
-            raise IllegalContextsError(f"context {element.context_id} would change its transfer syntax")
+            raise IllegalContextsError(
+                f"context {element.context_id} would change its transfer syntax"
+            )
         return None
 
     def _accept(self, context_id: int, context: Context) -> Negotiated:
@@ -326,4 +331,6 @@ class ContextTable:
                 return _TOO_MANY_CONTEXTS
             self._counts[interface] = count + 1
             self._contexts[context_id] = context
-        return Negotiated(ContextResult.ACCEPTANCE, ProviderReason.NOT_SPECIFIED, context.transfer_syntax)
+        return Negotiated(
+            ContextResult.ACCEPTANCE, ProviderReason.NOT_SPECIFIED, context.transfer_syntax
+        )

@@ -1,0 +1,136 @@
+"""
+C{kmsproto probe}: ask a host for one activation, and show what comes back.
+
+The request is the one that the product's own client would send.  The client machine id is derived from the name of
+this machine, so that probing a host again and again does not fill its table of clients.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from typing import Any
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.task import react
+
+from kmsproto.cli.targets import Target, parse_target
+from kmsproto.errors import KMSProtoError, ProductNotFoundError
+from kmsproto.kms.catalog import SKU, Catalog, load_catalog
+from kmsproto.kms.envelopes import OpenedResponse
+from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody
+from kmsproto.kms.requests import make_request
+from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions, activate
+
+#: The product that is asked for when none is named.
+DEFAULT_PRODUCT = "Windows 10 Enterprise"
+
+
+def _read_target(context: click.Context, parameter: click.Parameter, value: str) -> Target:
+    try:
+        return parse_target(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command()
+@click.argument("target", callback=_read_target, metavar="HOST[:PORT]")
+@click.option(
+    "-l",
+    "--product",
+    default=DEFAULT_PRODUCT,
+    show_default=True,
+    help="Product to ask for: its number, its name (or the beginning of it), or its GUID.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice([str(version) for version in PROTOCOL_VERSIONS]),
+    help="Protocol version to ask in.  [default: the product's own]",
+)
+@click.option(
+    "-w", "--workstation", default=None, help="Workstation name to send.  [default: this machine's]"
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    help="Seconds that the host has for each step.",
+)
+def probe(
+    target: Target, product: str, protocol: str | None, workstation: str | None, timeout: float
+) -> None:
+    """
+    Ask a KMS host for one activation and show its answer.
+
+    Exits with status 0 when the host granted it and the answer passed every check, with 1 when not.
+    """
+    catalog = load_catalog()
+    try:
+        sku = catalog.product(product)
+    except ProductNotFoundError as error:
+        raise click.BadParameter(str(error), param_hint="--product") from error
+    version = None if protocol is None else int(protocol)
+    react(_probe, (catalog, target, sku, version, workstation, ClientOptions(timeout=timeout)))
+
+
+def _probe(
+    reactor: Any,
+    catalog: Catalog,
+    target: Target,
+    product: SKU,
+    protocol: int | None,
+    workstation: str | None,
+    options: ClientOptions,
+) -> Deferred[None]:
+    return Deferred.fromCoroutine(
+        _ask(reactor, catalog, target, product, protocol, workstation, options)
+    )
+
+
+async def _ask(
+    reactor: Any,
+    catalog: Catalog,
+    target: Target,
+    product: SKU,
+    protocol: int | None,
+    workstation: str | None,
+    options: ClientOptions,
+) -> None:
+    machine = socket.gethostname()
+    request = make_request(
+        catalog,
+        product,
+        client_machine_id=uuid.uuid5(uuid.NAMESPACE_DNS, machine),
+        workstation=machine[:63] if workstation is None else workstation,
+        now=reactor.seconds(),
+        protocol=protocol,
+    )
+    try:
+        response = await activate(
+            reactor, HostnameEndpoint(reactor, target.host, target.port), request, options
+        )
+    except KMSProtoError as error:
+        click.echo(f"kmsproto probe: {target}: {error}", err=True)
+        raise SystemExit(1) from error
+    click.echo(describe(target, product, request, response))
+
+
+def describe(target: Target, product: SKU, request: RequestBody, response: OpenedResponse) -> str:
+    """
+    Say what a host answered.
+
+    @return: A few lines of text.
+    """
+    body = response.body
+    rows = [
+        ("ePID", body.epid),
+        ("hardware id", response.hardware_id.hex().upper() or "none before version 6"),
+        ("count", f"{body.client_count} clients (the product needs {request.n_policy})"),
+        ("activation interval", f"{body.activation_interval} minutes"),
+        ("renewal interval", f"{body.renewal_interval} minutes"),
+    ]
+    head = f"{target} grants {product.name} (protocol version {request.major_version})"
+    return "\n".join([head, *(f"  {name + ':':<21}{value}" for name, value in rows)])

@@ -1,0 +1,84 @@
+"""
+What makes a host the same host at every start: an identifier in a file.
+
+The file is written once, at the first start, and only read afterwards.  It appears in the directory whole or not at
+all, and when two processes start at once, the file of the first one counts for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from kmsproto.errors import KMSProtoError
+from kmsproto.kms.epid import Installation
+
+#: The name of the file in the state directory.
+FILE_NAME = "installation.json"
+_FORMAT = 1
+
+
+class StateError(KMSProtoError):
+    """
+    The state directory cannot be used.
+    """
+
+
+def load_installation(directory: Path, now: float, entropy: Callable[[int], bytes]) -> Installation:
+    """
+    Read the identity of the installation, or make it when this is the first start.
+
+    @param directory: The state directory; it is made if need be.
+    @param now: POSIX seconds: when the installation was made, if this is the first start.
+    @param entropy: Gives so many random bytes.
+    @raise StateError: If the directory cannot be used, or the file in it is damaged.
+    """
+    path = directory / FILE_NAME
+    try:
+        if not path.exists():
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _write_new(path, Installation(entropy(16), datetime.fromtimestamp(now, UTC).date()))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StateError(
+            f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-directory"
+        ) from error
+    try:
+        return _parse(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(
+            f"{path} is damaged; restore it from a backup, or move it away to start anew, with new ePIDs"
+        ) from error
+
+
+def _write_new(path: Path, installation: Installation) -> None:
+    """
+    Write the file, unless another process was faster.
+    """
+    document = {
+        "format": _FORMAT,
+        "identifier": installation.identifier.hex(),
+        "created": installation.created.isoformat(),
+    }
+    # Made with mode 0600, and in the same directory, so that a link can put it in its place.
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=".installation-", encoding="utf-8"
+    ) as file:
+        json.dump(document, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(file.name, path)
+
+
+def _parse(text: str) -> Installation:
+    document = json.loads(text)
+    identifier = bytes.fromhex(document["identifier"])
+    if document["format"] != _FORMAT or len(identifier) != 16:
+        raise ValueError("not an installation file of this version")
+    return Installation(identifier, date.fromisoformat(document["created"]))

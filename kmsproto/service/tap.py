@@ -1,0 +1,147 @@
+"""
+What C{twistd kms} runs: the options, made from the settings, and the service, made from the options.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from kmsproto.errors import KMSProtoError
+from kmsproto.kms.catalog import load_catalog
+from kmsproto.kms.host import Host, HostIdentity
+from kmsproto.kms.policy import charged
+from kmsproto.net.listening import BothFamiliesEndpoint
+from kmsproto.net.server import HostFactory, Limits
+from kmsproto.service.installation import load_installation
+from kmsproto.service.listener import HostService, StartupError
+from kmsproto.service.settings import KMS_PORT, SETTINGS, SettingError, default_state_directory
+
+_log = Logger()
+_ENDPOINT = next(setting for setting in SETTINGS if setting.name == "endpoint")
+
+
+class Options(UsageOptions):
+    """
+    The options of C{twistd kms}.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "A KMS (Key Management Service) host: it answers the activation requests of volume-licensed Windows and"
+        " Office clients on this network. It grants no licence; whoever runs it must own the volume licences for the"
+        " products it activates. Without options it listens on TCP port 1688 and answers private addresses only."
+        " Daemonizing, logging, pidfile, user and group are options of twistd itself, before the word kms."
+    )
+    optFlags: ClassVar = [[each.name, each.short, each.help] for each in SETTINGS if each.flag]
+    optParameters: ClassVar = [
+        [each.name, each.short, each.default, each.help]
+        for each in SETTINGS
+        if not each.flag and each is not _ENDPOINT
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["endpoint"] = []
+
+    def opt_endpoint(self, description: str) -> None:  # noqa: D102 - made from the setting
+        # usage.Options takes the help of a repeatable option from the docstring, which is set below.
+        self["endpoint"].append(_ENDPOINT.value(description))
+
+    opt_endpoint.__doc__ = _ENDPOINT.help
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Parse, and inside twistd end with one line, not with the help of all of twistd.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            if getattr(self, "parent", None) is None:
+                raise
+            raise SystemExit(f"twistd kms: {error}; see twistd kms --help") from error
+
+    def postOptions(self) -> None:
+        """
+        Read the values.
+
+        @raise UsageError: If one is not allowed.
+        """
+        for setting in SETTINGS:
+            given = self[setting.name]
+            if setting.flag:
+                self[setting.name] = bool(given)
+            elif isinstance(given, str):
+                try:
+                    self[setting.name] = setting.value(given)
+                except SettingError as error:
+                    raise UsageError(str(error)) from error
+        if self["port"] is None and not self["endpoint"]:
+            self["port"] = KMS_PORT
+        if self["state-directory"] is None:
+            self["state-directory"] = default_state_directory(os.environ, os.geteuid())
+
+
+def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
+    """
+    Make the service of a host.
+
+    @param options: Parsed options.
+    @param reactor: The reactor.
+    @raise StartupError: If the state directory, the catalogue or an endpoint cannot be used.
+    """
+    try:
+        catalog = load_catalog()
+        installation = load_installation(options["state-directory"], time.time(), os.urandom)
+        identity = HostIdentity(
+            catalog, installation, host_build=options["host-build"], lcid=options["lcid"]
+        )
+        endpoints = _endpoints(options, reactor)
+    except KMSProtoError as error:
+        raise StartupError(str(error)) from error
+    policy = charged(
+        catalog,
+        activation_interval=options["activation-interval"],
+        renewal_interval=options["renewal-interval"],
+    )
+    factory = HostFactory(
+        Host(catalog, identity, policy, os.urandom),
+        reactor,
+        limits=Limits(
+            idle_timeout=options["idle-timeout"],
+            max_connections=options["max-connections"],
+            max_connections_per_address=options["max-connections-per-address"],
+        ),
+        ndr64=options["ndr64"],
+        bind_time_features=options["bind-time-features"],
+        allow_public=options["allow-public-peers"],
+        allow_shared=options["allow-shared-address-space"],
+        group_seed=int.from_bytes(os.urandom(4), "big"),
+    )
+    return HostService(factory, endpoints)
+
+
+def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:
+    """
+    Make the endpoints.
+
+    @raise SettingError: If a description is not one of a server endpoint.
+    """
+    endpoints: list[IStreamServerEndpoint] = []
+    if options["port"] is not None:
+        endpoints.append(BothFamiliesEndpoint(reactor, options["port"]))
+    for description in options["endpoint"]:
+        try:
+            endpoints.append(serverFromString(reactor, description))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise SettingError("endpoint", description, f"{_ENDPOINT.allowed}: {error}") from error
+    return endpoints

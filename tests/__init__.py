@@ -1,0 +1,3 @@
+"""
+The tests of kmsproto, for trial.  Their folders mirror the layers of the package.
+"""

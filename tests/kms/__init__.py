@@ -1,0 +1,5 @@
+"""
+Tests of the KMS domain.
+"""
+
+from __future__ import annotations
