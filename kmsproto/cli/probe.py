@@ -25,7 +25,7 @@ from kmsproto.kms.requests import make_request
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions, activate
 
 #: The product that is asked for when none is named.
-DEFAULT_PRODUCT = "Windows 10 Enterprise"
+DEFAULT_PRODUCT = "Windows 10/11 Enterprise"
 
 
 def _read_target(context: click.Context, parameter: click.Parameter, value: str) -> Target:
