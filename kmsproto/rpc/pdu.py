@@ -197,6 +197,8 @@ class Fault(NamedTuple):
 class AuthTrailer(NamedTuple):
     """
     The authentication trailer (MS-RPCE 2.2.2.11).
+
+    @ivar overlong: Whether the padding before it would be longer than what there is before it.
     """
 
     auth_type: int
@@ -204,6 +206,7 @@ class AuthTrailer(NamedTuple):
     pad_length: int
     context_id: int
     value: bytes
+    overlong: bool
 
 
 class _Layouts:
@@ -401,7 +404,8 @@ def decode_auth_trailer(header: Header, data: bytes) -> AuthTrailer:
     layout = _LAYOUTS[header.byte_order].auth
     auth_type, auth_level, pad_length, context_id = layout.unpack_from(data, start)
     value = data[start + AUTH_TRAILER_LENGTH : header.frag_length]
-    return AuthTrailer(auth_type, auth_level, pad_length, context_id, value)
+    overlong = pad_length > start - CALL_PREFIX_LENGTH
+    return AuthTrailer(auth_type, auth_level, pad_length, context_id, value, overlong)
 
 
 _HEADER = Struct("<BBBB4sHHI")

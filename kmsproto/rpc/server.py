@@ -54,7 +54,9 @@ MIN_FRAGMENT = 2048
 #: The largest first alloc_hint of a fragmented call (MS-RPCE 3.3.3.5.4).
 MAX_ALLOC_HINT = 0x400000
 
-#: Authentication levels with which a bind of authentication type "none" makes no sense at all.
+#: Authentication types that name no provider anybody has: 0, and 1, which Windows treats like it.
+_NO_PROVIDERS = (0, 1)
+#: Authentication levels that ask for some protection (MS-RPCE 2.2.1.1.8).
 _REAL_AUTH_LEVELS = range(2, 7)
 
 
@@ -345,17 +347,7 @@ class ServerConnection:
         """
         call_id = header.call_id
         if header.auth_length:
-            trailer = pdu.decode_auth_trailer(header, data)
-            provided = trailer.auth_type != 0 or trailer.auth_level in _REAL_AUTH_LEVELS
-            reason = (
-                BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED
-                if provided
-                else BindNakReason.NOT_SPECIFIED
-            )
-            raise Violation(
-                f"a bind with authentication type {trailer.auth_type}",
-                pdu.encode_bind_nak(call_id, reason),
-            )
+            raise self._refuse_security(header, data)
         try:
             bind = pdu.decode_bind(header, data)
         except MalformedPDUError as error:
@@ -405,6 +397,21 @@ class ServerConnection:
         ack = self._acknowledge("", results)
         self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, WHOLE, header.call_id, ack))
 
+    @staticmethod
+    def _refuse_security(header: Header, data: bytes) -> Violation:
+        """
+        Word the answer to a bind with an authentication trailer.
+        """
+        trailer = pdu.decode_auth_trailer(header, data)
+        if trailer.overlong:
+            reason = BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED
+        elif trailer.auth_type in _NO_PROVIDERS and trailer.auth_level not in _REAL_AUTH_LEVELS:
+            reason = BindNakReason.NOT_SPECIFIED
+        else:
+            reason = BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED
+        problem = f"a bind with authentication type {trailer.auth_type}"
+        return Violation(problem, pdu.encode_bind_nak(header.call_id, reason))
+
     def _acknowledge(
         self, secondary_address: str, results: tuple[pdu.Negotiated, ...]
     ) -> pdu.BindAck:
@@ -427,14 +434,16 @@ class ServerConnection:
         """
         request = pdu.decode_request(header, data)
         if arrival is Arrival.WHOLE_CALL or arrival is Arrival.FIRST_FRAGMENT:
-            self._begin_call(arrival, header, request)
+            self._begin_call(arrival, header, data, request)
         elif self._partial is not None:
-            self._continue_call(self._partial, arrival, header, request)
+            self._continue_call(self._partial, arrival, header, data, request)
         elif header.call_id != self._discarded_call_id:
             raise self._out_of_order(header)
         # What is left are further fragments of a call that was given up: nobody waits for them.
 
-    def _begin_call(self, arrival: Arrival, header: Header, request: pdu.Request) -> None:
+    def _begin_call(
+        self, arrival: Arrival, header: Header, data: bytes, request: pdu.Request
+    ) -> None:
         """
         Open a call; one that cannot be carried out is refused at once.
         """
@@ -447,7 +456,7 @@ class ServerConnection:
                 header, whole, 0, FaultStatus.UNK_IF, f"unknown context {request.context_id}"
             )
             return
-        self._refuse_trailer(header, request.context_id)
+        self._refuse_trailer(header, data, request.context_id)
         if request.opnum >= context.interface.operation_count:
             problem = f"the interface has no operation {request.opnum}"
             self._refuse_call(header, whole, request.context_id, FaultStatus.OP_RNG_ERROR, problem)
@@ -468,7 +477,12 @@ class ServerConnection:
         self._partial = _PartialCall(call, [request.stub], len(request.stub))
 
     def _continue_call(
-        self, partial: _PartialCall, arrival: Arrival, header: Header, request: pdu.Request
+        self,
+        partial: _PartialCall,
+        arrival: Arrival,
+        header: Header,
+        data: bytes,
+        request: pdu.Request,
     ) -> None:
         """
         Add a fragment to the call that is open.
@@ -482,7 +496,7 @@ class ServerConnection:
         if header.byte_order != call.byte_order:
             answer = protocol_fault(call.call_id, call.context_id, did_not_execute=False)
             raise Violation(f"the byte order changes inside call {call.call_id}", answer)
-        self._refuse_trailer(header, call.context_id)
+        self._refuse_trailer(header, data, call.context_id)
         partial.length += len(request.stub)
         if partial.length > self._server.max_stub:
             raise self._too_much(call)
@@ -512,11 +526,13 @@ class ServerConnection:
         else:
             self.respond(call, stub)
 
-    def _refuse_trailer(self, header: Header, context_id: int) -> None:
+    def _refuse_trailer(self, header: Header, data: bytes, context_id: int) -> None:
         """
         Refuse an authentication trailer, for there is no security context that it could belong to.
         """
         if header.auth_length:
+            if pdu.decode_auth_trailer(header, data).overlong:
+                raise Violation("a call with too much padding", protocol_fault(header.call_id))
             answer = pdu.encode_fault(
                 header.call_id, context_id, FaultStatus.ACCESS_DENIED, did_not_execute=False
             )
