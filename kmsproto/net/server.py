@@ -86,6 +86,8 @@ class HostProtocol(Protocol):
         self._peer_finished = False
         self._draining = False
         self._ending = False
+        self._advancing = False
+        self._again = False
 
     # What the transport tells.
 
@@ -180,10 +182,21 @@ class HostProtocol(Protocol):
     def _advance(self, data: bytes) -> None:
         """
         Feed the connection, send its answers, and see how things are now.
+
+        A decision that comes while this runs makes it go round once more instead of calling itself: a client may
+        have hundreds of calls in one segment, and a policy may return Deferreds that have fired already.
         """
+        self._again = True
+        if self._advancing:
+            return
+        self._advancing = True
         connection = self._connection
-        for event in connection.receive_data(data, self.factory.clock.seconds()):
-            self._report(event)
+        while self._again:
+            self._again = False
+            for event in connection.receive_data(data, self.factory.clock.seconds()):
+                self._report(event)
+            data = b""
+        self._advancing = False
         output = connection.data_to_send()
         if output:
             self.transport.write(output)

@@ -12,6 +12,7 @@ import resource
 from collections.abc import Sequence
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -94,7 +95,18 @@ class HostService(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self.ports.append(port)
-        self._log.info("listening on {address}", address=port.getHost())
+        self._log.info("listening address={address}", address=_where(port.getHost()))
+
+
+def _where(address: object) -> str:
+    """
+    Write the address of a port as people do.
+    """
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    return str(address)
 
 
 def _describe(failure: Failure) -> str:

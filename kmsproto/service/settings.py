@@ -39,7 +39,8 @@ class Setting:
     One setting.
 
     @ivar name: Its long name, as on the command line.
-    @ivar default: Its value when none is given; L{None} when that depends on the surroundings, as the help says.
+    @ivar default: What stands for it when it is not given, as text like any value of it; L{None} when that depends
+        on the surroundings, as the help says.
     @ivar help: What it does, for a stranger, with its unit.
     @ivar allowed: What its values are, for an error message: "… is not C{allowed}".
     @ivar read: Makes a value of a text, or raises L{ValueError}.
@@ -48,7 +49,7 @@ class Setting:
     """
 
     name: str
-    default: Any
+    default: str | None
     help: str
     allowed: str
     read: Callable[[str], Any]
@@ -135,7 +136,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "endpoint",
-        (),
+        None,
         "Where to listen, as a Twisted server endpoint, for example tcp:1688:interface=192.0.2.1 or"
         " unix:/run/kms.socket; may be given more than once.",
         "a server endpoint",
@@ -151,7 +152,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "allow-public-peers",
-        False,
+        None,
         "Answer any address. By default only private, loopback, link-local and unique-local addresses are answered.",
         "",
         _on_or_off,
@@ -159,7 +160,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "allow-shared-address-space",
-        False,
+        None,
         "Answer 100.64.0.0/10 (RFC 6598) as if it were private.",
         "",
         _on_or_off,
@@ -167,7 +168,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "host-build",
-        DEFAULT_HOST_BUILD,
+        str(DEFAULT_HOST_BUILD),
         "Windows build that the host presents in its ePIDs.",
         "a build number",
         _whole_number(1, 99999),
@@ -175,7 +176,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "lcid",
-        DEFAULT_LCID,
+        str(DEFAULT_LCID),
         "Locale id that the host presents in its ePIDs.",
         "a locale id (1 to 32767)",
         _whole_number(1, 32767),
@@ -183,7 +184,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "activation-interval",
-        DEFAULT_ACTIVATION_INTERVAL,
+        str(DEFAULT_ACTIVATION_INTERVAL),
         "Minutes after which a client that is not activated tries again.",
         "a number of minutes (15 to 43200)",
         _MINUTES,
@@ -191,7 +192,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "renewal-interval",
-        DEFAULT_RENEWAL_INTERVAL,
+        str(DEFAULT_RENEWAL_INTERVAL),
         "Minutes after which an activated client renews.",
         "a number of minutes (15 to 43200)",
         _MINUTES,
@@ -199,21 +200,21 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ndr64",
-        True,
+        "on",
         "Offer the transfer syntax NDR64 and prefer it: on or off.",
         "on or off",
         _on_or_off,
     ),
     Setting(
         "bind-time-features",
-        True,
+        "on",
         "Negotiate bind-time features, as Windows does: on or off.",
         "on or off",
         _on_or_off,
     ),
     Setting(
         "idle-timeout",
-        _LIMITS.idle_timeout,
+        f"{_LIMITS.idle_timeout:g}",
         "Seconds without an answer after which a connection is closed.",
         "a number of seconds (more than 0, at most 86400)",
         _seconds,
@@ -221,7 +222,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "max-connections",
-        _LIMITS.max_connections,
+        str(_LIMITS.max_connections),
         "Connections that may be open at a time.",
         "a number (1 to 1000000)",
         _whole_number(1, 1000000),
@@ -229,7 +230,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "max-connections-per-address",
-        _LIMITS.max_connections_per_address,
+        str(_LIMITS.max_connections_per_address),
         "Connections that one address may have open at a time.",
         "a number (1 to 1000000)",
         _whole_number(1, 1000000),

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
+from kmsproto import __version__
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.host import Host, HostIdentity
@@ -126,6 +127,13 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         allow_public=options["allow-public-peers"],
         allow_shared=options["allow-shared-address-space"],
         group_seed=int.from_bytes(os.urandom(4), "big"),
+    )
+    _log.info(
+        "kmsproto {version}: build={build} products={products} state={state}",
+        version=__version__,
+        build=options["host-build"],
+        products=len(catalog.skus),
+        state=options["state-directory"],
     )
     return HostService(factory, endpoints)
 
