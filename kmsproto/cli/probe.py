@@ -17,7 +17,13 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import react
 
 from kmsproto.cli.targets import Target, parse_target
-from kmsproto.errors import KMSProtoError, ProductNotFoundError
+from kmsproto.errors import (
+    HostTimeoutError,
+    HostUnreachableError,
+    KMSProtoError,
+    ProductNotFoundError,
+    RemoteProtocolError,
+)
 from kmsproto.kms.catalog import SKU, Catalog, load_catalog
 from kmsproto.kms.envelopes import OpenedResponse
 from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody
@@ -113,9 +119,27 @@ async def _ask(
             reactor, HostnameEndpoint(reactor, target.host, target.port), request, options
         )
     except KMSProtoError as error:
-        click.echo(f"kmsproto probe: {target}: {error}", err=True)
+        click.echo(f"kmsproto probe: {target}: {error}{hint(error)}", err=True)
         raise SystemExit(1) from error
     click.echo(describe(target, product, request, response))
+
+
+#: What a user can do about an error, by its type; the first that fits counts.
+_HINTS: tuple[tuple[type[KMSProtoError], str], ...] = (
+    (HostUnreachableError, "check that a KMS host runs there, and the port"),
+    (
+        HostTimeoutError,
+        "check that it is a KMS host, and for a firewall in between, or allow it more --timeout",
+    ),
+    (RemoteProtocolError, "check that it is a KMS host"),
+)
+
+
+def hint(error: KMSProtoError) -> str:
+    """
+    Say what can be done about an error, as the end of a line that tells it; nothing when it speaks for itself.
+    """
+    return next((f"; {advice}" for kind, advice in _HINTS if isinstance(error, kind)), "")
 
 
 def describe(target: Target, product: SKU, request: RequestBody, response: OpenedResponse) -> str:

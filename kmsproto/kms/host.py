@@ -34,6 +34,19 @@ DEFAULT_LCID = 1033
 _UNKNOWN = UUID(int=0)
 
 
+def _refusal(decision: object) -> HResult:
+    """
+    Check the HRESULT of a refusal: its highest bit says that it is one.
+
+    @raise LocalProtocolError: If it is none.
+    """
+    if not isinstance(decision, int) or not 0x80000000 <= decision <= 0xFFFFFFFF:
+        raise LocalProtocolError(
+            f"a policy grants with a Grant and refuses with an HRESULT, not with {decision!r}"
+        )
+    return HResult(decision)
+
+
 class HostIdentity:
     """
     What a host says of itself: an ePID for each CSVLK, and a hardware id.
@@ -140,9 +153,7 @@ class Host:
         """
         request = opened.body
         if not isinstance(decision, Grant):
-            if decision == HResult.SUCCESS:
-                raise LocalProtocolError("a policy grants with a Grant, not with HRESULT 0")
-            return Answer(HResult(decision), request=request)
+            return Answer(_refusal(decision), request=request)
         body = ResponseBody(
             request.minor_version,
             request.major_version,

@@ -13,6 +13,7 @@ Source: "KMS messages, versions 4, 5 and 6".
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
 from typing import NamedTuple
 from uuid import UUID
@@ -139,29 +140,53 @@ def encode_version(body: RequestBody | ResponseBody) -> bytes:
     return _VERSION.pack(body.minor_version, body.major_version)
 
 
+def _pack(layout: Struct, *values: int | bytes) -> bytes:
+    """
+    @raise LocalProtocolError: If a number does not fit its field.
+    """
+    try:
+        return layout.pack(*values)
+    except struct.error as problem:
+        raise LocalProtocolError(f"a number does not fit its field: {problem}") from problem
+
+
+def _encode_text(name: str, text: str, size: int) -> bytes:
+    """
+    Write a text that a zero will follow.
+
+    @param name: What it is, for an error.
+    @param size: Bytes that there are for both.
+    @raise LocalProtocolError: If it is too long, holds a zero, or is not text.
+    """
+    try:
+        encoded = text.encode("utf-16-le")
+    except UnicodeEncodeError as problem:
+        raise LocalProtocolError(f"{name} {text!a} is not text") from problem
+    if "\0" in text:
+        raise LocalProtocolError(f"{name} {text!a} holds a zero")
+    if len(encoded) > size - 2:
+        units = len(encoded) // 2
+        raise LocalProtocolError(
+            f"{name} has at most {size // 2 - 1} UTF-16 code units, not {units}"
+        )
+    return encoded
+
+
 def encode_request_body(body: RequestBody) -> bytes:
     """
     Write a request body.
 
     @return: 236 bytes.
-    @raise LocalProtocolError: If the name is too long or is not text.
+    @raise LocalProtocolError: If the name is too long or is not text, or a number does not fit its field.
     """
-    try:
-        name = body.workstation.encode("utf-16-le")
-    except UnicodeEncodeError as error:
-        raise LocalProtocolError(
-            f"the workstation name {body.workstation!a} is not text"
-        ) from error
-    if len(name) > NAME_LENGTH - 2:
-        raise LocalProtocolError(
-            f"a workstation name has at most 63 UTF-16 code units, not {len(name) // 2}"
-        )
+    name = _encode_text("the workstation name", body.workstation, NAME_LENGTH)
     name += b"\0\0" + body.remains
     if len(name) > NAME_LENGTH:
         raise LocalProtocolError(
             f"{len(body.remains)} bytes behind the workstation name do not fit"
         )
-    return _REQUEST.pack(
+    return _pack(
+        _REQUEST,
         body.minor_version,
         body.major_version,
         body.is_virtual_machine,
@@ -183,9 +208,11 @@ def decode_request_body(data: bytes) -> RequestBody:
     Read a request body.
 
     @param data: 236 bytes.
-    @raise MalformedMessageError: If its version, a value or the name is not as it must be.
+    @raise MalformedMessageError: If its size, version, a value or the name is not as it must be.
     """
     decode_version(data)
+    if len(data) != REQUEST_BODY_LENGTH:
+        raise MalformedMessageError(f"a request body of {len(data)} bytes")
     minor, major, machine, status, expiration, *ids, n_policy, time, previous, name = (
         _REQUEST.unpack(data)
     )
@@ -232,15 +259,14 @@ def encode_response_body(body: ResponseBody) -> bytes:
     """
     Write a response body.
 
-    @raise LocalProtocolError: If the ePID is too long.
+    @raise LocalProtocolError: If the ePID is too long or is not text, or a number does not fit its field.
     """
-    epid = (body.epid + "\0").encode("utf-16-le")
-    if len(epid) > MAX_EPID_SIZE:
-        raise LocalProtocolError(f"an ePID has at most 63 characters, not {len(body.epid)}")
+    epid = _encode_text("the ePID", body.epid, MAX_EPID_SIZE) + b"\0\0"
     return (
-        _RESPONSE_HEAD.pack(body.minor_version, body.major_version, len(epid))
+        _pack(_RESPONSE_HEAD, body.minor_version, body.major_version, len(epid))
         + epid
-        + _RESPONSE_TAIL.pack(
+        + _pack(
+            _RESPONSE_TAIL,
             body.client_machine_id.bytes_le,
             body.client_time,
             body.client_count,
@@ -261,7 +287,7 @@ def decode_response_body(data: bytes) -> tuple[ResponseBody, int]:
     if len(data) < _RESPONSE_HEAD.size:
         raise MalformedMessageError("a response without ePID size")
     minor, major, size = _RESPONSE_HEAD.unpack_from(data)
-    if size > MAX_EPID_SIZE or size % 2:
+    if not size or size > MAX_EPID_SIZE or size % 2:
         raise MalformedMessageError(f"an ePID size of {size}")
     start = _RESPONSE_HEAD.size + size
     end = start + _RESPONSE_TAIL.size

@@ -117,9 +117,12 @@ class Rijndael:
 
     @param key: 16 bytes (AES-128) or 20 bytes (160 bits, 11 rounds).
     @param alterations: Bytes of the expanded key to change: what to XOR at which offset.
+    @raise ValueError: If the key has another size, for which the expansion would be another one.
     """
 
     def __init__(self, key: bytes, alterations: Mapping[int, int] | None = None) -> None:
+        if len(key) not in (16, 20):
+            raise ValueError(f"a key has 16 or 20 bytes, not {len(key)}")
         schedule = bytearray(b"".join(word.to_bytes(4, "big") for word in _expand(key)))
         for offset, mask in (alterations or {}).items():
             schedule[offset] ^= mask

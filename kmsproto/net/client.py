@@ -226,7 +226,7 @@ async def _connect(
     except TimeoutError as problem:
         raise HostTimeoutError(f"no connection within {options.timeout:g} seconds") from problem
     except (error.ConnectError, error.DNSLookupError, OSError) as problem:
-        raise HostUnreachableError(f"no connection: {problem}") from problem
+        raise HostUnreachableError(f"no connection: {str(problem).rstrip('.')}") from problem
     client = cast(ActivationClient, protocol)
     await client.bound()
     return client

@@ -34,7 +34,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -282,7 +282,7 @@ class HostProtocol(Protocol):
         self.transport.loseWriteConnection()
 
 
-class HostFactory(Factory):
+class HostFactory(ServerFactory):
     """
     Makes the connections of a host.
 

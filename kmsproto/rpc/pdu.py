@@ -53,6 +53,8 @@ class MalformedPDUError(RemoteProtocolError):
 class SyntaxId(NamedTuple):
     """
     An abstract or transfer syntax: a UUID and a version (C706 12.6.3.1, p_syntax_id_t).
+
+    On the wire the version is one 32-bit integer, the major version in its low half.
     """
 
     uuid: UUID
@@ -218,7 +220,7 @@ class _Layouts:
         self.lengths = Struct(order + "HHI")
         self.bind = Struct(order + "HHIBxxx")
         self.element = Struct(order + "HBx")
-        self.version = Struct(order + "HH")
+        self.version = Struct(order + "I")
         self.result = Struct(order + "HH")
         self.short = Struct(order + "H")
         self.call = Struct(order + "IHH")
@@ -283,8 +285,9 @@ class Cursor:
         Read one p_syntax_id_t: its UUID is a structure of integers, so it follows the byte order too.
         """
         raw = self.take(16)
-        major, minor = self.unpack(self._layouts.version)
-        return SyntaxId(UUID(bytes=raw) if self._big_endian else UUID(bytes_le=raw), major, minor)
+        (version,) = self.unpack(self._layouts.version)
+        uuid = UUID(bytes=raw) if self._big_endian else UUID(bytes_le=raw)
+        return SyntaxId(uuid, version & 0xFFFF, version >> 16)
 
     def element(self) -> ContextElement:
         """
@@ -426,7 +429,7 @@ def encode_syntax(syntax: SyntaxId) -> bytes:
     """
     Write one p_syntax_id_t, 20 bytes.
     """
-    return syntax.uuid.bytes_le + _LITTLE.version.pack(syntax.major, syntax.minor)
+    return syntax.uuid.bytes_le + _LITTLE.version.pack(syntax.major | syntax.minor << 16)
 
 
 def encode_bind(packet_type: int, flags: int, call_id: int, bind: Bind) -> bytes:

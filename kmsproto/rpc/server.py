@@ -219,16 +219,19 @@ class ServerConnection:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """
-        Take a segment of the stream, or, with no bytes, go on with what was left alone while calls were waiting.
+        Take a segment of the stream, or, with no bytes, go on behind the last call.
 
-        @return: What happened.  With calls among it, ask again with no bytes after they are answered.
+        @return: What happened, up to the next call.  If there is one, deal with it, and ask again with no bytes: what
+            stands behind it in the stream is looked at afterwards, so that its answer comes first however the stream
+            was cut into segments.
         """
         if self.closed:
             return []
         self._stream.feed(data)
         try:
-            while not self.paused and self._receive_pdu():
-                pass
+            more = True
+            while more and not self.paused:
+                more = self._receive_pdu() and not self._call_is_next()
         except Violation as violation:
             if violation.answer:
                 self._send(violation.answer)
@@ -279,6 +282,12 @@ class ServerConnection:
         self._partial = None
         if self._group:
             self._server.groups.leave(self._group)
+
+    def _call_is_next(self) -> bool:
+        """
+        Tell whether the last event hands a call out.
+        """
+        return bool(self._events) and isinstance(self._events[-1], CallReceived)
 
     # What follows is in the order in which a PDU meets it.
 

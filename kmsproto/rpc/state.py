@@ -6,7 +6,7 @@ a failed look-up.  What may arrive is a small alphabet (L{Arrival}), because the
 whether it opens a call, continues one, closes one, or is all three at once.
 
 The negotiation (L{ContextTable}) judges a whole list of elements at a time, for the verdict on one depends on the
-others: of the elements for one interface at most one is accepted in each PDU, as Windows does, and it is the one
+others: of the new contexts for one interface at most one is accepted in each PDU, as Windows does, and it is the one
 with the preferred transfer syntax if there is one.
 
 Sources: C706 12.6.4.1 to 12.6.4.4, MS-RPCE 3.3.1.5.3 and 3.3.1.5.6; "How a correct connection-oriented DCE/RPC server
@@ -217,6 +217,10 @@ def _refused(reason: ProviderReason) -> Negotiated:
     return Negotiated(ContextResult.PROVIDER_REJECTION, reason, NO_SYNTAX)
 
 
+def _accepted(syntax: SyntaxId) -> Negotiated:
+    return Negotiated(ContextResult.ACCEPTANCE, ProviderReason.NOT_SPECIFIED, syntax)
+
+
 _UNKNOWN_INTERFACE = _refused(ProviderReason.ABSTRACT_SYNTAX_NOT_SUPPORTED)
 _NO_TRANSFER_SYNTAX = _refused(ProviderReason.PROPOSED_TRANSFER_SYNTAXES_NOT_SUPPORTED)
 _TOO_MANY_CONTEXTS = _refused(ProviderReason.LOCAL_LIMIT_EXCEEDED)
@@ -267,17 +271,43 @@ class ContextTable:
                     verdicts[position] = _UNKNOWN_INTERFACE
                 elif syntax is not None:
                     candidates.append((position, interface, syntax))
+        self._decide(elements, candidates, verdicts)
+        return tuple(verdict or _NO_TRANSFER_SYNTAX for verdict in verdicts)
+
+    def _decide(
+        self,
+        elements: Sequence[ContextElement],
+        candidates: Sequence[tuple[int, Interface, SyntaxId]],
+        verdicts: list[Negotiated | None],
+    ) -> None:
+        """
+        Accept what can be accepted of the elements that name an interface and a transfer syntax of ours.
+
+        As Windows does: of the new contexts for an interface only one, with the preferred transfer syntax if there is
+        one; a known context again, unless it stands behind that new one; and no id twice.
+        """
         preferred = self._supported[0]
+        accepted_ids: set[int] = set()
+        accepted_at: dict[SyntaxId, int] = {}
+        known = []
         # The sort is stable: the preferred syntax first, and within it the order of the client.
-        candidates.sort(key=lambda candidate: candidate[2] != preferred)
-        used: set[int | SyntaxId] = set()
-        for position, interface, syntax in candidates:
+        for position, interface, syntax in sorted(
+            candidates, key=lambda each: each[2] != preferred
+        ):
             context_id = elements[position].context_id
-            if context_id not in used and interface.syntax not in used:
+            if context_id in self._contexts and context_id not in accepted_ids:
+                known.append((position, interface, syntax))
+            elif context_id not in accepted_ids and interface.syntax not in accepted_at:
                 verdict = verdicts[position] = self._accept(context_id, Context(interface, syntax))
                 if verdict.result == ContextResult.ACCEPTANCE:
-                    used.update((context_id, interface.syntax))
-        return tuple(verdict or _NO_TRANSFER_SYNTAX for verdict in verdicts)
+                    accepted_ids.add(context_id)
+                    accepted_at[interface.syntax] = position
+        for position, interface, syntax in sorted(known):
+            context_id = elements[position].context_id
+            behind = position > accepted_at.get(interface.syntax, position)
+            if context_id not in accepted_ids and not behind:
+                accepted_ids.add(context_id)
+                verdicts[position] = _accepted(syntax)
 
     @staticmethod
     def _judge_features(element: ContextElement) -> Negotiated | None:
@@ -324,13 +354,13 @@ class ContextTable:
         return None
 
     def _accept(self, context_id: int, context: Context) -> Negotiated:
+        """
+        Remember a new context, if there is room for it.
+        """
         interface = context.interface.syntax
-        if context_id not in self._contexts:
-            count = self._counts.get(interface, 0)
-            if count >= MAX_CONTEXTS_PER_INTERFACE:
-                return _TOO_MANY_CONTEXTS
-            self._counts[interface] = count + 1
-            self._contexts[context_id] = context
-        return Negotiated(
-            ContextResult.ACCEPTANCE, ProviderReason.NOT_SPECIFIED, context.transfer_syntax
-        )
+        count = self._counts.get(interface, 0)
+        if count >= MAX_CONTEXTS_PER_INTERFACE:
+            return _TOO_MANY_CONTEXTS
+        self._counts[interface] = count + 1
+        self._contexts[context_id] = context
+        return _accepted(context.transfer_syntax)

@@ -1,0 +1,3 @@
+"""
+The parts together, over real sockets on this machine, with clients and tools that others wrote.
+"""
