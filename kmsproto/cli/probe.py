@@ -7,6 +7,7 @@ this machine, so that probing a host again and again does not fill its table of 
 
 from __future__ import annotations
 
+import math
 import socket
 import uuid
 from typing import Any
@@ -29,6 +30,7 @@ from kmsproto.kms.envelopes import OpenedResponse
 from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody
 from kmsproto.kms.requests import make_request
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions, activate
+from kmsproto.net.reporting import printable
 
 #: The product that is asked for when none is named.
 DEFAULT_PRODUCT = "Windows 10/11 Enterprise"
@@ -39,6 +41,13 @@ def _read_target(context: click.Context, parameter: click.Parameter, value: str)
         return parse_target(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _read_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    # "nan" is a float, and neither below nor above any bound.
+    if math.isnan(value):
+        raise click.BadParameter("'nan' is not a number of seconds")
+    return value
 
 
 @click.command()
@@ -61,6 +70,7 @@ def _read_target(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),
+    callback=_read_seconds,
     default=DEFAULT_TIMEOUT,
     show_default=True,
     help="Seconds that the host has for each step.",
@@ -150,7 +160,7 @@ def describe(target: Target, product: SKU, request: RequestBody, response: Opene
     """
     body = response.body
     rows = [
-        ("ePID", body.epid),
+        ("ePID", printable(body.epid)),
         ("hardware id", response.hardware_id.hex().upper() or "none before version 6"),
         ("count", f"{body.client_count} clients (the product needs {request.n_policy})"),
         ("activation interval", f"{body.activation_interval} minutes"),

@@ -13,6 +13,7 @@ Source: "KMS messages, versions 4, 5 and 6".
 
 from __future__ import annotations
 
+import codecs
 import struct
 from struct import Struct
 from typing import NamedTuple
@@ -47,6 +48,8 @@ _REQUEST = Struct(f"<HHIII16s16s16s16sIQ16s{NAME_LENGTH}s")
 _RESPONSE_HEAD = Struct("<HHI")
 _RESPONSE_TAIL = Struct("<16sQIII")
 
+#: Looked up now: a host that has given up its privileges may be unable to load a codec later.
+_UTF16 = codecs.lookup("utf-16-le")
 #: FILETIME of 1970-01-01: 100 ns steps since 1601-01-01.
 _POSIX_EPOCH = 116444736000000000
 _STEPS_PER_SECOND = 10_000_000
@@ -159,7 +162,7 @@ def _encode_text(name: str, text: str, size: int) -> bytes:
     @raise LocalProtocolError: If it is too long, holds a zero, or is not text.
     """
     try:
-        encoded = text.encode("utf-16-le")
+        encoded, _ = _UTF16.encode(text)
     except UnicodeEncodeError as problem:
         raise LocalProtocolError(f"{name} {text!a} is not text") from problem
     if "\0" in text:
@@ -245,11 +248,12 @@ def _decode_name(data: bytes) -> tuple[str, bytes]:
     Read a workstation name up to its zero, and what stands behind it.
     """
     # Surrogates pass at first, because what stands behind the zero does not matter.
-    name, terminator, _ = data.decode("utf-16-le", "surrogatepass").partition("\0")
+    text, _ = _UTF16.decode(data, "surrogatepass")
+    name, terminator, _ = text.partition("\0")
     if not terminator:
         raise MalformedMessageError("the workstation name has no end")
     try:
-        length = len(name.encode("utf-16-le"))
+        length = len(_UTF16.encode(name)[0])
     except UnicodeEncodeError as error:
         raise MalformedMessageError("the workstation name holds a lone surrogate") from error
     return name, data[length + 2 :].rstrip(b"\0")
@@ -294,7 +298,7 @@ def decode_response_body(data: bytes) -> tuple[ResponseBody, int]:
     if end > len(data):
         raise MalformedMessageError(f"a response of {len(data)} bytes where {end} are needed")
     try:
-        epid = data[_RESPONSE_HEAD.size : start].decode("utf-16-le")
+        epid, _ = _UTF16.decode(data[_RESPONSE_HEAD.size : start])
     except UnicodeDecodeError as error:
         raise MalformedMessageError("the ePID is not text") from error
     if epid.find("\0") != len(epid) - 1:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from twisted.internet import error
+from twisted.internet import defer, error
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -26,6 +26,7 @@ from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoErro
 from kmsproto.kms.envelopes import SALT_LENGTH, OpenedResponse
 from kmsproto.kms.messages import RequestBody
 from kmsproto.net.activation import Activated, Bound, ClientEvent, ClientSession, NotActivated
+from kmsproto.net.transports import send_at_once
 
 _Result = TypeVar("_Result")
 
@@ -101,17 +102,22 @@ class ActivationClient(Protocol):
 
     def close(self) -> Deferred[None]:
         """
-        Close the connection.
+        Close the connection; one that does not close in time is cut.
 
-        @return: Fires when it is gone.
+        @return: Fires when it is gone.  It does not fail.
         """
+
+        def late(result: object, seconds: float) -> None:
+            self._end(HostTimeoutError(f"the connection did not close within {seconds:g} seconds"))
+
         if self._closed is None:
             self._closed = Deferred()
             if self._over is None:
+                self._closed.addTimeout(self._options.timeout, self._clock, late)
                 self.transport.loseConnection()
             else:
                 self._closed.callback(None)
-        return self._limited(self._closed, "the close")
+        return self._closed
 
     # What the transport tells.
 
@@ -119,8 +125,7 @@ class ActivationClient(Protocol):
         """
         Bind at once.
         """
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
+        send_at_once(self.transport)
         self._send()
 
     def dataReceived(self, data: bytes) -> None:
@@ -170,10 +175,14 @@ class ActivationClient(Protocol):
         """
         Give up, and close without waiting for anything.
         """
-        self._give_up(problem)
-        self.transport.abortConnection()
+        if self._over is None:
+            self._give_up(problem)
+            self.transport.abortConnection()
 
     def _give_up(self, problem: KMSProtoError) -> None:
+        """
+        Tell everybody who waits that it is over.
+        """
         if self._over is not None:
             return
         self._over = problem
@@ -223,12 +232,18 @@ async def _connect(
     factory = _ClientFactory(clock, options)
     try:
         protocol = await endpoint.connect(factory).addTimeout(options.timeout, clock)
-    except TimeoutError as problem:
+    except defer.TimeoutError as problem:
         raise HostTimeoutError(f"no connection within {options.timeout:g} seconds") from problem
-    except (error.ConnectError, error.DNSLookupError, OSError) as problem:
+    except (error.ConnectError, error.DNSLookupError, OSError, ValueError) as problem:
+        # A ValueError is what an endpoint has to say of a name that no host can have.
         raise HostUnreachableError(f"no connection: {str(problem).rstrip('.')}") from problem
     client = cast(ActivationClient, protocol)
-    await client.bound()
+    try:
+        await client.bound()
+    except BaseException:
+        # Whatever ends the wait, also that whoever waits gave up: nobody will close the connection later.
+        client.transport.abortConnection()
+        raise
     return client
 
 

@@ -59,12 +59,15 @@ class Deadlines(Generic[_Item]):
         does not start another.
         """
         now = self._clock.seconds()
-        left = self._limit
-        while self._touched:
-            item, touched = next(iter(self._touched.items()))
-            left = touched + self._limit - now
-            if left > 0:
-                break
-            del self._touched[item]
-            self._expire(item)
-        self._timer = self._clock.callLater(left, self._sweep) if self._touched else None
+        left = 0.0
+        try:
+            while self._touched:
+                item, touched = next(iter(self._touched.items()))
+                left = max(touched + self._limit - now, 0.0)
+                if left:
+                    break
+                del self._touched[item]
+                self._expire(item)
+        finally:
+            # Also when an expiry fails, the others are still due.
+            self._timer = self._clock.callLater(left, self._sweep) if self._touched else None

@@ -25,9 +25,9 @@ _REQUEST = (
 )
 
 
-def quote(text: str) -> str:
+def printable(text: str) -> str:
     """
-    Write a text so that it stays within its quotes and its line.
+    Escape what a line or a terminal would take for something else than text.
 
     Printable characters of any script stay as they are; quotes, backslashes, control and format characters are
     escaped as in Python.
@@ -37,10 +37,24 @@ def quote(text: str) -> str:
         if character in '"\\'
         else character
         if character.isprintable()
-        else character.encode("unicode_escape").decode("ascii")
+        else _escape(character)
         for character in text
     )
-    return f'"{"".join(escaped)}"'
+    return "".join(escaped)
+
+
+def quote(text: str) -> str:
+    """
+    Write a text so that it stays within its quotes and its line.
+    """
+    return f'"{printable(text)}"'
+
+
+def _escape(character: str) -> str:
+    """
+    Escape one character as Python does, without a codec, for one might have to be loaded.
+    """
+    return repr(character)[1:-1] if character != "'" else character
 
 
 class Reporter:

@@ -27,12 +27,12 @@ from typing import Any, cast
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -42,9 +42,16 @@ from zope.interface import implementer
 from kmsproto.kms.host import Host
 from kmsproto.kms.policy import Peer
 from kmsproto.net import access
-from kmsproto.net.activation import HostConnection, HostEvent, Undecided, make_rpc_server
+from kmsproto.net.activation import (
+    HostConnection,
+    HostEvent,
+    PolicyFailed,
+    Undecided,
+    make_rpc_server,
+)
 from kmsproto.net.deadlines import Deadlines
 from kmsproto.net.reporting import Reporter
+from kmsproto.net.transports import send_at_once
 
 
 @dataclass(slots=True, frozen=True)
@@ -95,8 +102,7 @@ class HostProtocol(Protocol):
         """
         Begin the RPC connection, which names our own port to the client.
         """
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
+        send_at_once(self.transport)
         port = getattr(self.transport.getHost(), "port", "")
         factory = self.factory
         self._connection = HostConnection(factory.host, factory.rpc_server, self.peer, str(port))
@@ -191,12 +197,14 @@ class HostProtocol(Protocol):
             return
         self._advancing = True
         connection = self._connection
-        while self._again:
-            self._again = False
-            for event in connection.receive_data(data, self.factory.clock.seconds()):
-                self._report(event)
-            data = b""
-        self._advancing = False
+        try:
+            while self._again:
+                self._again = False
+                for event in connection.receive_data(data, self.factory.clock.seconds()):
+                    self._report(event)
+                data = b""
+        finally:
+            self._advancing = False
         output = connection.data_to_send()
         if output:
             self.transport.write(output)
@@ -262,7 +270,10 @@ class HostProtocol(Protocol):
     def _abandon_calls(self) -> None:
         self._connection.close()
         while self._pending:
-            self._pending.pop().cancel()
+            try:
+                self._pending.pop().cancel()
+            except Exception as error:  # noqa: BLE001 - the canceller is somebody else's code
+                self.factory.reporter.report(self.peer, PolicyFailed(error))
 
     def _end(self) -> None:
         """
@@ -321,7 +332,8 @@ class HostFactory(ServerFactory):
         self._allow_shared = allow_shared
         self._connections: set[HostProtocol] = set()
         self._per_address: Counter[str] = Counter()
-        self._drained: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
+        self._abort: IDelayedCall | None = None
         #: Connections that may still get on.
         self.idle: Deadlines[HostProtocol] = Deadlines(
             clock, self.limits.idle_timeout, HostProtocol.expire
@@ -389,18 +401,16 @@ class HostFactory(ServerFactory):
     def drain(self) -> Deferred[None]:
         """
         Finish the calls in progress, close every connection, and tell when the last is gone.
+
+        It may be asked again, and then tells once more.
         """
         if not self._connections:
             return succeed(None)
         drained: Deferred[None] = Deferred()
-        self._drained = drained
-        abort = self.clock.callLater(self.limits.drain_timeout, self._each, HostProtocol.abort)
-
-        def done(result: None) -> None:
-            if abort.active():
-                abort.cancel()
-
-        drained.addCallback(done)
+        self._drained.append(drained)
+        if self._abort is None:
+            limit = self.limits.drain_timeout
+            self._abort = self.clock.callLater(limit, self._each, HostProtocol.abort)
         self._each(HostProtocol.drain)
         return drained
 
@@ -409,6 +419,11 @@ class HostFactory(ServerFactory):
             act(protocol)
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._connections:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+        if self._connections or not self._drained:
+            return
+        if self._abort is not None and self._abort.active():
+            self._abort.cancel()
+        self._abort = None
+        drained, self._drained = self._drained, []
+        for each in drained:
+            each.callback(None)

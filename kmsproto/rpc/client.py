@@ -14,6 +14,7 @@ Sources: C706 12.6.4, MS-RPCE 3.3.2; "How a correct connection-oriented DCE/RPC 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -84,10 +85,19 @@ class AnswerReceived:
 @dataclass(slots=True, frozen=True)
 class FaultReceived:
     """
-    The server answered a call, or an alter_context, with a fault.
+    The server answered a call with a fault.
     """
 
     call_id: int
+    status: int
+
+
+@dataclass(slots=True, frozen=True)
+class AlterRefused:
+    """
+    The server answered an alter_context with a fault.
+    """
+
     status: int
 
 
@@ -101,7 +111,13 @@ class ServerMisbehaved:
 
 
 Event = (
-    BindAccepted | BindRefused | ContextsAltered | AnswerReceived | FaultReceived | ServerMisbehaved
+    BindAccepted
+    | BindRefused
+    | ContextsAltered
+    | AlterRefused
+    | AnswerReceived
+    | FaultReceived
+    | ServerMisbehaved
 )
 
 
@@ -112,7 +128,7 @@ class _OpenCall:
     """
 
     context_id: int
-    begun: bool = False
+    byte_order: str = ""
     parts: list[bytes] = field(default_factory=list)
     length: int = 0
 
@@ -155,7 +171,6 @@ class ClientConnection:
         self._offered: dict[int, tuple[ContextElement, ...]] = {}
         self._calls: dict[int, _OpenCall] = {}
         self._fragment_size = MAX_FRAGMENT
-        self._group = 0
         #: The contexts that calls can be made on, and their transfer syntaxes.
         self.contexts: dict[int, SyntaxId] = {}
         self.state = ClientState.UNBOUND
@@ -173,7 +188,7 @@ class ClientConnection:
 
         @param elements: The contexts to offer.
         @param association_group: A group to join; 0 for a new one.
-        @raise LocalProtocolError: If this is not the first thing that is asked for.
+        @raise LocalProtocolError: If this is not the first thing that is asked for, or cannot be written.
         """
         self._negotiate(Arrival.BIND, PacketType.BIND, elements, association_group)
 
@@ -181,9 +196,11 @@ class ClientConnection:
         """
         Ask for further contexts, or again for those that were refused.
 
-        @raise LocalProtocolError: If the connection is not bound, or still waits for the last such answer.
+        @raise LocalProtocolError: If the connection is not bound, still waits for the last such answer, or it cannot
+            be written.
         """
-        self._negotiate(Arrival.ALTER_CONTEXT, PacketType.ALTER_CONTEXT, elements, self._group)
+        # The group is settled by the bind; here clients leave the field empty, and servers do not look at it.
+        self._negotiate(Arrival.ALTER_CONTEXT, PacketType.ALTER_CONTEXT, elements, 0)
 
     def call(self, context_id: int, opnum: int, stub: bytes) -> int:
         """
@@ -191,18 +208,21 @@ class ClientConnection:
 
         @param context_id: A context that the server accepted.
         @return: The call id, by which its answer will be known.
-        @raise LocalProtocolError: If the connection is not bound, or the context not accepted.
+        @raise LocalProtocolError: If the connection is not bound, the context not accepted, or the call cannot be
+            written.
         """
-        self._step(Arrival.WHOLE_CALL)
+        state = self._next_state(Arrival.WHOLE_CALL)
         if context_id not in self.contexts:
             raise LocalProtocolError(f"context {context_id} was not accepted by the server")
-        call_id = self._number()
+        call_id = self._next_call_id
+        try:
+            pdus = pdu.encode_request(call_id, context_id, opnum, stub, self._fragment_size)
+        except struct.error as error:
+            raise LocalProtocolError(f"the call cannot be written: {error}") from error
+        self.state = state
+        self._next_call_id = call_id % 0x7FFFFFFF + 1
         self._calls[call_id] = _OpenCall(context_id)
-        self._output.extend(
-            pdu.encode_request(
-                call_id, context_id, opnum, stub, self._fragment_size, multiplexed=self._multiplexed
-            )
-        )
+        self._output.extend(pdus)
         return call_id
 
     def data_to_send(self) -> bytes:
@@ -241,25 +261,26 @@ class ClientConnection:
         self._stream.clear()
         self._calls.clear()
 
-    def _number(self) -> int:
-        call_id = self._next_call_id
-        self._next_call_id = call_id % 0x7FFFFFFF + 1
-        return call_id
-
     def _negotiate(
         self, step: Arrival, packet_type: PacketType, elements: Sequence[ContextElement], group: int
     ) -> None:
-        self._step(step)
-        call_id = self._number()
-        # Only one negotiation is ever open, so the table of those that are has at most one row.
-        self._offered = {call_id: tuple(elements)}
+        state = self._next_state(step)
+        # As with Windows, a negotiation does not use its number up: the next call has the same.
+        call_id = self._next_call_id
         flags = WHOLE | (PacketFlag.CONC_MPX if self._multiplexed else 0)
         bind = Bind(self._fragment_size, self._fragment_size, group, tuple(elements))
-        self._output.append(pdu.encode_bind(packet_type, flags, call_id, bind))
+        try:
+            data = pdu.encode_bind(packet_type, flags, call_id, bind)
+        except struct.error as error:
+            raise LocalProtocolError(f"the contexts cannot be written: {error}") from error
+        self.state = state
+        # Only one negotiation is ever open, so the table of those that are has at most one row.
+        self._offered = {call_id: tuple(elements)}
+        self._output.append(data)
 
-    def _step(self, arrival: Arrival) -> None:
+    def _next_state(self, arrival: Arrival) -> ClientState:
         """
-        Take one step of our own in the transition table.
+        Look up where a step of our own leads in the transition table.
 
         @raise LocalProtocolError: If there is no such step.
         """
@@ -268,7 +289,7 @@ class ClientConnection:
             raise LocalProtocolError(
                 f"{arrival.name.lower()} is out of order: the connection is {self.state.name}"
             )
-        self.state = state
+        return state
 
     def _receive_pdu(self) -> bool:
         """
@@ -307,6 +328,7 @@ class ClientConnection:
             self._receive_fault(header, data)
         elif arrival is Arrival.BIND_NAK:
             self._events.append(BindRefused(pdu.decode_bind_nak(header, data)))
+            self.close()
         else:
             ack = self._receive_ack(header, data)
             self._events.append(
@@ -317,7 +339,10 @@ class ClientConnection:
     def _receive_fault(self, header: Header, data: bytes) -> None:
         status = pdu.decode_fault(header, data).status
         call_id = header.call_id
-        if self._offered.pop(call_id, None) is None and self._calls.pop(call_id, None) is None:
+        if self._offered.pop(call_id, None) is not None:
+            self._events.append(AlterRefused(status))
+            return
+        if self._calls.pop(call_id, None) is None:
             raise RemoteProtocolError(
                 f"the server sent fault 0x{status:08X} for call {call_id}, which was not made"
             )
@@ -340,11 +365,11 @@ class ClientConnection:
                     raise RemoteProtocolError(
                         f"the server accepted context {element.context_id} with a syntax that was not offered"
                     )
-                self.contexts[element.context_id] = result.transfer_syntax
+                if pdu.requested_features(result.transfer_syntax) is None:
+                    self.contexts[element.context_id] = result.transfer_syntax
         if header.packet_type == PacketType.BIND_ACK:
             # C706 12.6.4.4 lets a fragment never be smaller than 1432 bytes, whatever a server says.
             self._fragment_size = min(max(ack.max_recv_frag, 1432), MAX_FRAGMENT)
-            self._group = ack.association_group
         return ack
 
     def _receive_fragment(self, header: Header, data: bytes) -> None:
@@ -354,15 +379,20 @@ class ClientConnection:
             raise RemoteProtocolError(
                 f"the server answered call {header.call_id}, which was not made"
             )
-        if response.context_id != call.context_id:
+        # Windows answers with the lower half of a context id only.
+        if response.context_id not in (call.context_id, call.context_id & 0xFF):
             raise RemoteProtocolError(
                 f"the server answered on context {response.context_id} a call on context {call.context_id}"
             )
-        if bool(header.flags & PacketFlag.FIRST) == call.begun:
+        if bool(header.flags & PacketFlag.FIRST) == bool(call.byte_order):
             raise RemoteProtocolError(
                 f"the server sent the fragments of call {header.call_id} out of order"
             )
-        call.begun = True
+        if call.byte_order not in ("", header.byte_order):
+            raise RemoteProtocolError(
+                f"the server changed its byte order inside the answer to call {header.call_id}"
+            )
+        call.byte_order = header.byte_order
         call.length += len(response.stub)
         if call.length > self._max_stub:
             raise RemoteProtocolError(

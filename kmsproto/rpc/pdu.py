@@ -231,6 +231,8 @@ class _Layouts:
 
 _LAYOUTS = {"<": _Layouts("<"), ">": _Layouts(">")}
 _LITTLE = _LAYOUTS["<"]
+#: The version of a syntax as we write it: little-endian, so the low half comes first.
+_VERSION_HALVES = Struct("<HH")
 #: What the high nibble of the first octet of a data representation says about integers (C706 14.1).
 _BYTE_ORDERS = {0: ">", 1: "<"}
 
@@ -429,7 +431,7 @@ def encode_syntax(syntax: SyntaxId) -> bytes:
     """
     Write one p_syntax_id_t, 20 bytes.
     """
-    return syntax.uuid.bytes_le + _LITTLE.version.pack(syntax.major | syntax.minor << 16)
+    return syntax.uuid.bytes_le + _VERSION_HALVES.pack(syntax.major, syntax.minor)
 
 
 def encode_bind(packet_type: int, flags: int, call_id: int, bind: Bind) -> bytes:
@@ -501,25 +503,17 @@ def _fragments(stub: bytes, max_frag: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def encode_request(
-    call_id: int,
-    context_id: int,
-    opnum: int,
-    stub: bytes,
-    max_frag: int,
-    *,
-    multiplexed: bool = False,
+    call_id: int, context_id: int, opnum: int, stub: bytes, max_frag: int
 ) -> list[bytes]:
     """
     Write a call, in as many request PDUs as the negotiated fragment size asks for.
 
     @param max_frag: The negotiated fragment size, in bytes.
-    @param multiplexed: Whether to set CONC_MPX, as Windows does.
     """
-    more = PacketFlag.CONC_MPX if multiplexed else 0
     return [
         encode_pdu(
             PacketType.REQUEST,
-            flags | more,
+            flags,
             call_id,
             _LITTLE.call.pack(alloc_hint, context_id, opnum) + part,
         )

@@ -263,8 +263,11 @@ class ServerConnection:
         """
         Answer a call that reached its operation with a fault; the connection goes on (C706 12.6.4.7).
 
-        @raise LocalProtocolError: If the call does not wait for an answer.
+        @param status: 32 bits, for example one of L{FaultStatus}.
+        @raise LocalProtocolError: If the call does not wait for an answer, or the status is none.
         """
+        if not 0 < status <= 0xFFFFFFFF:
+            raise LocalProtocolError(f"{status} is no fault status")
         if self._settle(call):
             self._send(
                 pdu.encode_fault(call.call_id, call.context_id, status, did_not_execute=False)
@@ -478,11 +481,12 @@ class ServerConnection:
             header.byte_order,
             request.stub,
         )
+        announced_too_much = not whole and request.alloc_hint > MAX_ALLOC_HINT
+        if announced_too_much or len(request.stub) > self._server.max_stub:
+            raise self._too_much(call)
         if whole:
             self._complete_call(call)
             return
-        if request.alloc_hint > MAX_ALLOC_HINT:
-            raise self._too_much(call)
         self._partial = _PartialCall(call, [request.stub], len(request.stub))
 
     def _continue_call(

@@ -43,13 +43,13 @@ def load_installation(directory: Path, now: float, entropy: Callable[[int], byte
         if not path.exists():
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             _write_new(path, Installation(entropy(16), datetime.fromtimestamp(now, UTC).date()))
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as error:
         raise StateError(
             f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-directory"
         ) from error
     try:
-        return _parse(text)
+        return _parse(data)
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(
             f"{path} is damaged; restore it from a backup, or move it away to start anew, with new ePIDs"
@@ -76,8 +76,8 @@ def _write_new(path: Path, installation: Installation) -> None:
             os.link(file.name, path)
 
 
-def _parse(text: str) -> Installation:
-    document = json.loads(text)
+def _parse(data: bytes) -> Installation:
+    document = json.loads(data)
     identifier = bytes.fromhex(document["identifier"])
     if document["format"] != _FORMAT or len(identifier) != 16:
         raise ValueError("not an installation file of this version")

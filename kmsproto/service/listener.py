@@ -83,15 +83,25 @@ class HostService(Service):
         return closed.addCallback(lambda _: self.factory.drain())
 
     def _listen(self) -> None:
-        self._listening = True
         _allow_descriptors(self.factory.limits.max_connections)
         problems: list[Failure] = []
+        starting = True
+
+        def failed(failure: Failure) -> None:
+            if starting:
+                problems.append(failure)
+            else:
+                self._log.failure("an endpoint failed after the start", failure)
+
         for endpoint in self._endpoints:
-            endpoint.listen(self.factory).addCallbacks(self._opened, problems.append)
+            endpoint.listen(self.factory).addCallbacks(self._opened, failed)
+        starting = False
         if problems:
-            for port in self.ports:
+            ports, self.ports = self.ports, []
+            for port in ports:
                 port.stopListening()
             raise StartupError(_describe(problems[0]))
+        self._listening = True
 
     def _opened(self, port: IListeningPort) -> None:
         self.ports.append(port)

@@ -170,7 +170,7 @@ SETTINGS: tuple[Setting, ...] = (
         "host-build",
         str(DEFAULT_HOST_BUILD),
         "Windows build that the host presents in its ePIDs.",
-        "a build number",
+        "a build number (1 to 99999)",
         _whole_number(1, 99999),
         short="H",
     ),

@@ -17,18 +17,35 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from kmsproto import __version__
-from kmsproto.errors import KMSProtoError
-from kmsproto.kms.catalog import load_catalog
+from kmsproto.errors import CatalogError, KMSProtoError
+from kmsproto.kms.catalog import Catalog, load_catalog
+from kmsproto.kms.epid import EPIDError, Installation
 from kmsproto.kms.host import Host, HostIdentity
 from kmsproto.kms.policy import charged
 from kmsproto.net.listening import BothFamiliesEndpoint
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.service.installation import load_installation
 from kmsproto.service.listener import HostService, StartupError
-from kmsproto.service.settings import KMS_PORT, SETTINGS, SettingError, default_state_directory
+from kmsproto.service.settings import (
+    KMS_PORT,
+    SETTINGS,
+    Setting,
+    SettingError,
+    default_state_directory,
+)
 
 _log = Logger()
 _ENDPOINT = next(setting for setting in SETTINGS if setting.name == "endpoint")
+
+
+def _read(setting: Setting, text: str) -> Any:
+    """
+    @raise UsageError: If the value is not allowed.
+    """
+    try:
+        return setting.value(text)
+    except SettingError as error:
+        raise UsageError(str(error)) from error
 
 
 class Options(UsageOptions):
@@ -56,7 +73,7 @@ class Options(UsageOptions):
 
     def opt_endpoint(self, description: str) -> None:  # noqa: D102 - made from the setting
         # usage.Options takes the help of a repeatable option from the docstring, which is set below.
-        self["endpoint"].append(_ENDPOINT.value(description))
+        self["endpoint"].append(_read(_ENDPOINT, description))
 
     opt_endpoint.__doc__ = _ENDPOINT.help
 
@@ -82,10 +99,7 @@ class Options(UsageOptions):
             if setting.flag:
                 self[setting.name] = bool(given)
             elif isinstance(given, str):
-                try:
-                    self[setting.name] = setting.value(given)
-                except SettingError as error:
-                    raise UsageError(str(error)) from error
+                self[setting.name] = _read(setting, given)
         if self["port"] is None and not self["endpoint"]:
             self["port"] = KMS_PORT
         if self["state-directory"] is None:
@@ -103,9 +117,7 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     try:
         catalog = load_catalog()
         installation = load_installation(options["state-directory"], time.time(), os.urandom)
-        identity = HostIdentity(
-            catalog, installation, host_build=options["host-build"], lcid=options["lcid"]
-        )
+        identity = _identity(options, catalog, installation)
         endpoints = _endpoints(options, reactor)
     except KMSProtoError as error:
         raise StartupError(str(error)) from error
@@ -138,6 +150,21 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     return HostService(factory, endpoints)
 
 
+def _identity(options: Options, catalog: Catalog, installation: Installation) -> HostIdentity:
+    """
+    Make what the host says of itself.
+
+    @raise SettingError: If the build is not known, or cannot host a key of the catalogue.
+    """
+    build = options["host-build"]
+    try:
+        return HostIdentity(catalog, installation, host_build=build, lcid=options["lcid"])
+    except (CatalogError, EPIDError) as error:
+        raise SettingError(
+            "host-build", str(build), f"a build for this catalogue: {error}"
+        ) from error
+
+
 def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:
     """
     Make the endpoints.
@@ -150,6 +177,7 @@ def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:
     for description in options["endpoint"]:
         try:
             endpoints.append(serverFromString(reactor, description))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise SettingError("endpoint", description, f"{_ENDPOINT.allowed}: {error}") from error
+        except Exception as error:
+            problem = f"{_ENDPOINT.allowed}: {error}"
+            raise SettingError("endpoint", description, problem) from error
     return endpoints

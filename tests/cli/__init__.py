@@ -1,0 +1,3 @@
+"""
+The command line: what it takes, what it says, and with which status it ends.
+"""

@@ -1,0 +1,52 @@
+"""
+The C{kmsproto} command: its help and version.
+"""
+
+from __future__ import annotations
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+from kmsproto import __version__
+from kmsproto.cli.main import main
+
+
+class MainTests(SynchronousTestCase):
+    """
+    The group of commands.
+    """
+
+    def test_help(self) -> None:
+        """
+        The help names the commands and whose duty licences are, in the long and the short spelling.
+        """
+        for option in ("--help", "-h"):
+            result = CliRunner().invoke(main, [option])
+            self.assertEqual(result.exit_code, 0)
+            self.assertIn("probe", result.output)
+            self.assertIn("grant no licence", " ".join(result.output.split()))
+
+    def test_version(self) -> None:
+        """
+        The version is that of the package.
+        """
+        result = CliRunner().invoke(main, ["--version"])
+        self.assertEqual(
+            (result.exit_code, result.output), (0, f"kmsproto, version {__version__}\n")
+        )
+
+    def test_unknown_command(self) -> None:
+        """
+        A command that does not exist is a usage error.
+        """
+        result = CliRunner().invoke(main, ["activate-windows"])
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("activate-windows", result.output)
+
+    def test_help_of_probe(self) -> None:
+        """
+        The help of a command has the short spelling too.
+        """
+        result = CliRunner().invoke(main, ["probe", "-h"])
+        self.assertEqual(result.exit_code, 0)
+        self.assertIn("HOST[:PORT]", result.output)

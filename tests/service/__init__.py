@@ -1,0 +1,3 @@
+"""
+The host as a service: settings, state on disk, listening, and what twistd makes of it.
+"""

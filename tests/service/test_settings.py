@@ -1,0 +1,266 @@
+"""
+Every setting: its name, help, default, bounds, and what is said of a value that is not allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kmsproto.errors import KMSProtoError
+from kmsproto.net.server import Limits
+from kmsproto.service.settings import (
+    KMS_PORT,
+    SETTINGS,
+    SYSTEM_STATE_DIRECTORY,
+    Setting,
+    SettingError,
+    default_state_directory,
+)
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+#: What each setting that has a default stands for when nobody gives it.
+DEFAULTS: dict[str, object] = {
+    "host-build": 26100,
+    "lcid": 1033,
+    "activation-interval": 120,
+    "renewal-interval": 10080,
+    "ndr64": True,
+    "bind-time-features": True,
+    "idle-timeout": 30.0,
+    "max-connections": 16384,
+    "max-connections-per-address": 1024,
+}
+
+#: Texts and the values that they mean.
+ALLOWED: dict[str, list[tuple[str, object]]] = {
+    "port": [("0", 0), ("1", 1), ("1688", 1688), ("65535", 65535)],
+    "endpoint": [("tcp:1688", "tcp:1688"), ("x", "x")],
+    "state-directory": [("state", Path("state")), ("/var/lib/x y", Path("/var/lib/x y"))],
+    "allow-public-peers": [("on", True), ("off", False)],
+    "allow-shared-address-space": [("on", True), ("off", False)],
+    "host-build": [("1", 1), ("26100", 26100), ("99999", 99999)],
+    "lcid": [("1", 1), ("1033", 1033), ("32767", 32767)],
+    "activation-interval": [("15", 15), ("43200", 43200)],
+    "renewal-interval": [("15", 15), ("43200", 43200)],
+    "ndr64": [("on", True), ("OFF", False), ("On", True)],
+    "bind-time-features": [("on", True), ("off", False)],
+    "idle-timeout": [("0.001", 0.001), ("1", 1.0), ("86400", 86400.0)],
+    "max-connections": [("1", 1), ("1000000", 1000000)],
+    "max-connections-per-address": [("1", 1), ("1000000", 1000000)],
+}
+
+NUMBERLESS = ["", " ", "x", "1688x", "1.5", "0x10", "1e3", "--"]
+
+#: Texts that mean nothing.
+FORBIDDEN: dict[str, list[str]] = {
+    "port": ["-1", "65536", "99999999999999999999", *NUMBERLESS],
+    "endpoint": [""],
+    "state-directory": [""],
+    "allow-public-peers": ["", "yes", "1"],
+    "allow-shared-address-space": ["", "yes", "1"],
+    "host-build": ["0", "-1", "100000", *NUMBERLESS],
+    "lcid": ["0", "-1", "32768", *NUMBERLESS],
+    "activation-interval": ["14", "43201", "0", *NUMBERLESS],
+    "renewal-interval": ["14", "43201", "0", *NUMBERLESS],
+    "ndr64": ["", "yes", "true", "1", "on "],
+    "bind-time-features": ["", "no", "0"],
+    "idle-timeout": ["0", "-1", "86400.1", "nan", "inf", "-inf", "", "x", "1s"],
+    "max-connections": ["0", "1000001", *NUMBERLESS],
+    "max-connections-per-address": ["0", "1000001", *NUMBERLESS],
+}
+
+
+class SettingsTests(SynchronousTestCase):
+    """
+    The rows of the table.
+    """
+
+    def test_names(self) -> None:
+        """
+        The tests know every setting, and no name or short letter stands twice.
+        """
+        self.assertEqual(list(BY_NAME), list(ALLOWED))
+        self.assertEqual(list(BY_NAME), list(FORBIDDEN))
+        self.assertEqual(len(BY_NAME), len(SETTINGS))
+        letters = [setting.short for setting in SETTINGS if setting.short]
+        self.assertEqual(len(letters), len(set(letters)))
+
+    def test_help(self) -> None:
+        """
+        Every setting has a help that is a sentence of one line, with its unit where it has one.
+        """
+        for setting in SETTINGS:
+            with self.subTest(setting.name):
+                self.assertRegex(setting.help, r"^[A-Z0-9].*[.]$")
+                self.assertNotIn("\n", setting.help)
+        for name, unit in (
+            ("activation-interval", "Minutes"),
+            ("renewal-interval", "Minutes"),
+            ("idle-timeout", "Seconds"),
+        ):
+            self.assertIn(unit, BY_NAME[name].help)
+
+    def test_defaults(self) -> None:
+        """
+        Defaults are the documented ones, and are allowed values.
+        """
+        for setting in SETTINGS:
+            with self.subTest(setting.name):
+                if setting.name not in DEFAULTS:
+                    self.assertFalse(setting.default)
+                    continue
+                default: Any = setting.default
+                self.assertEqual(setting.value(str(default)), DEFAULTS[setting.name])
+
+    def test_defaults_of_limits(self) -> None:
+        """
+        The limits of the settings are those of the library.
+        """
+        limits = Limits()
+        self.assertEqual(limits.idle_timeout, DEFAULTS["idle-timeout"])
+        self.assertEqual(limits.max_connections, DEFAULTS["max-connections"])
+        self.assertEqual(
+            limits.max_connections_per_address, DEFAULTS["max-connections-per-address"]
+        )
+
+    def test_flags(self) -> None:
+        """
+        The two settings that widen who is served are switches that are off.
+        """
+        flags = [setting.name for setting in SETTINGS if setting.flag]
+        self.assertEqual(flags, ["allow-public-peers", "allow-shared-address-space"])
+
+    def test_allowed(self) -> None:
+        """
+        Every setting reads its values, up to its bounds.
+        """
+        for name, values in ALLOWED.items():
+            for text, value in values:
+                with self.subTest(name=name, text=text):
+                    found = BY_NAME[name].value(text)
+                    self.assertEqual((found, type(found)), (value, type(value)))
+
+    def test_forbidden(self) -> None:
+        """
+        A value beyond the bounds is an error of one line that names the option, the value and what is allowed.
+        """
+        for name, texts in FORBIDDEN.items():
+            for text in texts:
+                setting = BY_NAME[name]
+                with self.subTest(name=name, text=text):
+                    with self.assertRaises(SettingError) as caught:
+                        setting.value(text)
+                    self.assertEqual(
+                        str(caught.exception), f"--{name}: {text!r} is not {setting.allowed}"
+                    )
+                    self.assertNotIn("\n", str(caught.exception))
+
+    def test_newline_in_a_value(self) -> None:
+        """
+        A value with a newline does not break the line of its error.
+        """
+        with self.assertRaises(SettingError) as caught:
+            BY_NAME["port"].value("1\n2")
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_bounds_are_told(self) -> None:
+        """
+        What is allowed is said with its bounds, for every setting that takes a value with bounds.
+        """
+        for name, bounds in (
+            ("port", ("0", "65535")),
+            ("host-build", ("1", "99999")),
+            ("lcid", ("1", "32767")),
+            ("activation-interval", ("15", "43200")),
+            ("renewal-interval", ("15", "43200")),
+            ("idle-timeout", ("0", "86400")),
+            ("max-connections", ("1", "1000000")),
+            ("max-connections-per-address", ("1", "1000000")),
+        ):
+            for bound in bounds:
+                with self.subTest(name=name, bound=bound):
+                    self.assertRegex(BY_NAME[name].allowed, rf"\b{bound}\b")
+
+    def test_error_is_ours(self) -> None:
+        """
+        The error is one of the package.
+        """
+        self.assertTrue(issubclass(SettingError, KMSProtoError))
+
+    def test_attribute(self) -> None:
+        """
+        A setting has a name for Python.
+        """
+        self.assertEqual(
+            BY_NAME["max-connections-per-address"].attribute, "max_connections_per_address"
+        )
+        for setting in SETTINGS:
+            self.assertTrue(setting.attribute.isidentifier())
+
+    def test_other_errors_pass(self) -> None:
+        """
+        A reader that fails otherwise than for its value is not hidden.
+        """
+
+        def read(text: str) -> object:
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, Setting("x", None, "X.", "x", read).value, "1")
+
+    def test_port(self) -> None:
+        """
+        The port is the one that is registered for KMS, and the help says so.
+        """
+        self.assertEqual(KMS_PORT, 1688)
+        self.assertIn("1688", BY_NAME["port"].help)
+
+
+class StateDirectoryTests(SynchronousTestCase):
+    """
+    Where the state is when nobody says.
+    """
+
+    def test_root(self) -> None:
+        """
+        Root's service has the system's place, whatever its environment.
+        """
+        self.assertEqual(
+            default_state_directory({"XDG_STATE_HOME": "/x", "HOME": "/root"}, 0),
+            SYSTEM_STATE_DIRECTORY,
+        )
+
+    def test_xdg(self) -> None:
+        """
+        XDG_STATE_HOME decides for everybody else.
+        """
+        self.assertEqual(
+            default_state_directory({"XDG_STATE_HOME": "/x", "HOME": "/home/u"}, 1000),
+            Path("/x/kmsproto"),
+        )
+
+    def test_home(self) -> None:
+        """
+        Without it, or with an empty one, it is below the home directory.
+        """
+        for environment in ({"HOME": "/home/u"}, {"HOME": "/home/u", "XDG_STATE_HOME": ""}):
+            self.assertEqual(
+                default_state_directory(environment, 1000),
+                Path("/home/u/.local/state/kmsproto"),
+            )
+
+    def test_nothing(self) -> None:
+        """
+        An empty environment gives a path all the same.
+        """
+        self.assertEqual(default_state_directory({}, 1000), Path("/.local/state/kmsproto"))
+
+    def test_help_tells(self) -> None:
+        """
+        The help tells both places.
+        """
+        self.assertIn(str(SYSTEM_STATE_DIRECTORY), BY_NAME["state-directory"].help)
+        self.assertIn("~/.local/state/kmsproto", BY_NAME["state-directory"].help)
