@@ -46,7 +46,9 @@ async def main(reactor: Any, host: str, port: str = "1688") -> None:
     """
     Ask the host on the command line for Windows 10/11 Enterprise.
     """
-    print(await ask(reactor, HostnameEndpoint(reactor, host, int(port)), "Windows 10/11 Enterprise"))
+    print(
+        await ask(reactor, HostnameEndpoint(reactor, host, int(port)), "Windows 10/11 Enterprise")
+    )
 
 
 if __name__ == "__main__":

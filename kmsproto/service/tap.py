@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -48,6 +49,19 @@ def _read(setting: Setting, text: str) -> Any:
         raise UsageError(str(error)) from error
 
 
+def _repeatable(setting: Setting) -> Callable[[Any, str], None]:
+    """
+    Make the option of a setting that may be given more than once.
+    """
+
+    def option(self: Any, text: str) -> None:
+        self[setting.name].append(_read(setting, text))
+
+    # This is where usage.Options takes the help of such an option from.
+    option.__doc__ = setting.help
+    return option
+
+
 class Options(UsageOptions):
     """
     The options of C{twistd kms}.
@@ -71,11 +85,7 @@ class Options(UsageOptions):
         super().__init__()  # type: ignore[no-untyped-call]
         self["endpoint"] = []
 
-    def opt_endpoint(self, description: str) -> None:  # noqa: D102 - made from the setting
-        # usage.Options takes the help of a repeatable option from the docstring, which is set below.
-        self["endpoint"].append(_read(_ENDPOINT, description))
-
-    opt_endpoint.__doc__ = _ENDPOINT.help
+    opt_endpoint = _repeatable(_ENDPOINT)
 
     def parseOptions(self, options: Any = None) -> None:
         """

@@ -339,6 +339,23 @@ class RequestBodyTests(SynchronousTestCase):
         body = decode_request_body(request_with_name(b"x\0" * 63))
         self.assertEqual((body.workstation, body.remains), ("x" * 63, b""))
 
+    def test_zero_inside_a_name(self) -> None:
+        """
+        A name that holds a zero would be read back as another one, so it cannot be written.
+        """
+        self.assertRaises(
+            LocalProtocolError, encode_request_body, REQUEST._replace(workstation="a\0b")
+        )
+
+    def test_other_sizes(self) -> None:
+        """
+        A body of any other size than 236 bytes is malformed.
+        """
+        whole = encode_request_body(REQUEST)
+        for data in (whole[:4], whole[:-1], whole + b"\0"):
+            with self.subTest(size=len(data)):
+                self.assertRaises(MalformedMessageError, decode_request_body, data)
+
     def test_zero_is_a_code_unit(self) -> None:
         """
         Two zero bytes that belong to different code units do not end a name.
@@ -526,6 +543,12 @@ class ResponseBodyTests(SynchronousTestCase):
             data = response_with_epid(b"x\0" * 62 + b"x\0\0\0", size)
             error = self.assertRaises(MalformedMessageError, decode_response_body, data)
             self.assertIn(f"size of {size}", str(error))
+
+    def test_zero_inside_an_epid_written(self) -> None:
+        """
+        An ePID that holds a zero would be refused by every reader, so it cannot be written.
+        """
+        self.assertRaises(LocalProtocolError, encode_response_body, RESPONSE._replace(epid="a\0b"))
 
     def test_epid_size_zero(self) -> None:
         """

@@ -220,6 +220,20 @@ class PublishedVectorTests(SynchronousTestCase):
         )
 
 
+class KeyTests(SynchronousTestCase):
+    """
+    The keys that there are.
+    """
+
+    def test_other_sizes(self) -> None:
+        """
+        Keys of sizes whose expansion would be another one are refused.
+        """
+        for size in (0, 15, 17, 24, 32):
+            with self.subTest(size=size):
+                self.assertRaises(ValueError, Rijndael, bytes(size))
+
+
 class AgainstAESTests(SynchronousTestCase):
     """
     With a 128-bit key the cipher is AES as another library has it.
