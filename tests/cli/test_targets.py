@@ -4,7 +4,7 @@ What a user may write for a host and a port.
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -100,7 +100,6 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(str(Target("kms.example")), "kms.example:1688")
         self.assertEqual(str(Target("::1", 5)), "[::1]:5")
 
-    @settings(deadline=None)
     @given(HOSTS, st.integers(1, 65535))
     def test_round_trip(self, host: str, port: int) -> None:
         """
@@ -110,7 +109,6 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(parse_target(str(target)), target)
         self.assertEqual(parse_target(host), Target(host))
 
-    @settings(deadline=None)
     @given(st.text(max_size=30))
     def test_any_text(self, text: str) -> None:
         """

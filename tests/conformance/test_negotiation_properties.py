@@ -48,8 +48,8 @@ from tests.conformance.pdus import (
 )
 from tests.conformance.wire import ConformanceCase, Settings, Wire, build_factory
 
-FEW = settings(max_examples=60, deadline=None)
-MANY = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=60)
+MANY = settings(max_examples=150)
 
 STUB = ndr_stub(REQUEST_V4)
 

@@ -13,7 +13,7 @@ import hmac
 from struct import Struct
 from uuid import UUID
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -191,7 +191,6 @@ class ChecksumTests(SynchronousTestCase):
         self.assertEqual(len(macs), 4)
 
     @given(st.binary(max_size=70))
-    @settings(deadline=None)
     def test_mac(self, message: bytes) -> None:
         """
         The MAC is the last block of the chain over the message, 0x80, and zeros up to a whole block.
@@ -230,7 +229,6 @@ class RequestTests(SynchronousTestCase):
     """
 
     @given(request_bodies(), salts)
-    @settings(deadline=None)
     def test_round_trip(self, body: RequestBody, salt: bytes) -> None:
         """
         The host opens what the client remembers.
@@ -455,7 +453,6 @@ class MalformedRequestTests(SynchronousTestCase):
             st.builds(lambda data: version_bytes(4) + data, st.binary(min_size=248, max_size=248)),
         )
     )
-    @settings(deadline=None)
     def test_any_bytes(self, payload: bytes) -> None:
         """
         Any bytes are malformed or opened, and raise nothing else.
@@ -465,7 +462,6 @@ class MalformedRequestTests(SynchronousTestCase):
             open_request(payload)
 
     @given(request_bodies(), salts, st.lists(st.tuples(st.integers(0, 259), st.integers(1, 255))))
-    @settings(deadline=None)
     def test_changed_bytes(
         self, body: RequestBody, salt: bytes, changes: list[tuple[int, int]]
     ) -> None:
@@ -482,7 +478,6 @@ class MalformedRequestTests(SynchronousTestCase):
         self.assertEqual(seal_request(opened.body, opened.salt), (payload, opened))
 
     @given(st.sampled_from((4, 5, 6)), salts, st.binary(min_size=232, max_size=232))
-    @settings(deadline=None)
     def test_any_body(self, version: int, salt: bytes, data: bytes) -> None:
         """
         Any bytes for a body, sealed well, are malformed or seal to just these bytes again.
@@ -507,7 +502,6 @@ class ResponseTests(SynchronousTestCase):
     @given(
         request_bodies(), response_bodies(), salts, salts, salts, st.binary(min_size=8, max_size=8)
     )
-    @settings(deadline=None)
     def test_round_trip(
         self,
         request: RequestBody,
@@ -891,7 +885,6 @@ class VerificationTests(SynchronousTestCase):
             ),
         ),
     )
-    @settings(deadline=None)
     def test_any_bytes(self, version: int, payload: bytes) -> None:
         """
         Any bytes for an answer fail a check, and raise nothing else.
@@ -899,7 +892,6 @@ class VerificationTests(SynchronousTestCase):
         self.assertRaises(VerificationError, open_response, payload, remembered(version))
 
     @given(st.sampled_from((5, 6)), st.binary(max_size=300), st.booleans())
-    @settings(deadline=None)
     def test_any_message(self, version: int, message: bytes, with_version: bool) -> None:
         """
         Any bytes inside an answer, padded and encrypted well, fail a check, and raise nothing else.
@@ -914,7 +906,6 @@ class VerificationTests(SynchronousTestCase):
         st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1),
         st.integers(-20, 20),
     )
-    @settings(deadline=None)
     def test_changed_bytes(
         self, version: int, changes: list[tuple[int, int]], resized: int
     ) -> None:

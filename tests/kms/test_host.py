@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -285,7 +285,6 @@ class AnswerTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, host_with(policy).answer, sealed()[0], PEER, NOW)
 
     @given(request_bodies(), salts, st.booleans())
-    @settings(deadline=None)
     def test_steps(self, body: RequestBody, salt: bytes, grants: bool) -> None:
         """
         To answer is to open, to decide and to seal.
@@ -299,7 +298,6 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(host.seal(opened, decision), host_with(policy).answer(payload, PEER, NOW))
 
     @given(st.binary(max_size=300))
-    @settings(deadline=None)
     def test_any_bytes(self, payload: bytes) -> None:
         """
         Any bytes get an answer.

@@ -240,7 +240,6 @@ class AgainstAESTests(SynchronousTestCase):
     """
 
     @given(keys.filter(lambda key: len(key) == 16), whole_blocks)
-    @settings(deadline=None)
     def test_cbc(self, key: bytes, data: bytes) -> None:
         """
         Any whole blocks are encrypted and decrypted alike.
@@ -272,7 +271,7 @@ class AgainstTextbookTests(SynchronousTestCase):
     """
 
     @given(st.binary(min_size=20, max_size=20), blocks)
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     def test_160_bits(self, key: bytes, block: bytes) -> None:
         """
         A key of 160 bits gives 11 rounds with the plain key expansion.
@@ -282,7 +281,7 @@ class AgainstTextbookTests(SynchronousTestCase):
         self.assertEqual(Rijndael(key).encrypt_block(block), textbook.encrypt(block))
 
     @given(blocks)
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     def test_version_6(self, block: bytes) -> None:
         """
         The altered schedule changes the first byte of the round keys 4, 6 and 8.
@@ -344,7 +343,6 @@ class RoundTripTests(SynchronousTestCase):
     """
 
     @given(keys, alterations, blocks)
-    @settings(deadline=None)
     def test_block(self, key: bytes, altered: dict[int, int], block: bytes) -> None:
         """
         A block comes back, from either side.
@@ -354,7 +352,6 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(cipher.encrypt_block(cipher.decrypt_block(block)), block)
 
     @given(keys, alterations, whole_blocks)
-    @settings(deadline=None)
     def test_cbc(self, key: bytes, altered: dict[int, int], data: bytes) -> None:
         """
         A chain of blocks comes back and has kept its length.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
@@ -133,7 +133,6 @@ class PrivateTests(SynchronousTestCase):
         """
         self.assertTrue(is_private(LOCAL_PEER.address))
 
-    @settings(deadline=None)
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         """
@@ -141,7 +140,6 @@ class PrivateTests(SynchronousTestCase):
         """
         self.assertIn(is_private(text), (True, False))
 
-    @settings(deadline=None)
     @given(st.ip_addresses(v=4), st.booleans())
     def test_mapped_is_alike(self, host: Any, shared: bool) -> None:
         """

@@ -267,7 +267,7 @@ class HostConnectionTests(SynchronousTestCase):
         connection.receive_data(request, NOW)
         self.assertEqual(read_replies(connection.data_to_send()), granted(2))
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.binary(max_size=300), max_size=5))
     def test_any_bytes(self, segments: list[bytes]) -> None:
         """
@@ -280,7 +280,7 @@ class HostConnectionTests(SynchronousTestCase):
                 for event in connection.receive_data(segment, NOW):
                     self.assertIsInstance(event, Closed | Faulted | Answered)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.integers(0, 291), st.integers(0, 255))
     def test_any_changed_byte(self, position: int, value: int) -> None:
         """

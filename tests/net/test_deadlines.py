@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -252,7 +252,6 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock.advance(LIMIT)
         self.assertEqual(self.expired, ["a", "b"])
 
-    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

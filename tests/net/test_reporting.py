@@ -8,7 +8,7 @@ import io
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import Logger, formatEvent, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
@@ -48,7 +48,6 @@ class QuoteTests(SynchronousTestCase):
         ):
             self.assertEqual(quote(text), quoted)
 
-    @settings(deadline=None)
     @given(st.text(st.characters()))
     def test_stays_within(self, text: str) -> None:
         """
@@ -178,7 +177,6 @@ class ReporterTests(SynchronousTestCase):
         self.assertEqual(event["grant"], Grant(50))
         self.assertEqual(event["hresult"], 0)
 
-    @settings(deadline=None)
     @given(st.text(st.characters(exclude_categories=["Cs"])))
     def test_one_line(self, name: str) -> None:
         """

@@ -10,4 +10,4 @@ from __future__ import annotations
 from hypothesis import settings
 
 #: How properties are tested here: the same examples each time, however slow the machine is.
-PROPERTY = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+PROPERTY = settings(max_examples=100, derandomize=True, database=None)
