@@ -1,11 +1,11 @@
 """
-The errors of kmsproto: one root, and the mistakes of others carried as data.
+The root of the errors of kmsproto, and those that cross layers; an error of one module stands in that module.
 
-Two questions are answered by the type of an error.  I{Whose mistake was it?}  A L{LocalProtocolError} is the
-caller's: it asked for something out of order or out of range, and nothing was sent.  Everything else was done by a
-peer or found in a file.  I{What does it earn?}  An error that came from a peer carries the number the protocol has
-for it (a fault status, a bind_nak reason, an HRESULT), so that whoever sits at the outlet translates it once, and
-nobody compares texts.
+Two questions are answered by the type of an error.  I{Whose mistake was it?}  A L{LocalProtocolError} is that of the
+program that called: it asked for something out of order or out of range, and nothing was sent.  A
+L{RemoteProtocolError} is the peer's.  The others say what was asked for and could not be had.  I{What does it earn,
+or what was answered?}  Where the protocol has a number for that (a fault status, a bind_nak reason, an HRESULT), the
+error carries it, so that whoever sits at the outlet translates it once, and nobody compares texts.
 
 This module imports nothing of the package; everything else may import it.
 """
@@ -48,7 +48,7 @@ class FaultError(KMSProtoError):
     The server answered a call with a fault PDU (C706 12.6.4.7).
 
     @ivar status: The fault status, 32 bits.
-    @ivar name: The status as the specifications spell it.
+    @ivar name: A name of the status, for people.
     """
 
     def __init__(self, status: int, name: str) -> None:
@@ -62,7 +62,7 @@ class BindRefusedError(KMSProtoError):
     The server answered a bind with a bind_nak PDU (C706 12.6.4.5).
 
     @ivar reason: The provider reject reason, 16 bits.
-    @ivar name: The reason as the specifications spell it.
+    @ivar name: A name of the reason, for people.
     """
 
     def __init__(self, reason: int, name: str) -> None:

@@ -1,9 +1,9 @@
 """
 Fakes for those who embed a host or a client, and for our own tests.
 
-Everything that is unpredictable in a real host is fixed here: the installation, the random bytes and the clock, so
-that an answer is the same in every run, to the byte.  The fakes are made of the real parts and only replace what
-these are given; they cannot do what the real ones cannot.
+Everything that is unpredictable in a real host is fixed here, the installation and the random bytes, or handed in,
+the clock; so an answer is the same in every run, to the byte.  The fakes are made of the real parts and only replace
+what these are given; they cannot do what the real ones cannot.
 """
 
 from __future__ import annotations
@@ -59,13 +59,20 @@ def host_factory(
     limits: Limits | None = None,
     ndr64: bool = True,
     bind_time_features: bool = True,
-    allow_public: bool = False,
-    allow_shared: bool = False,
+    allow_public_peers: bool = False,
+    allow_shared_address_space: bool = False,
 ) -> HostFactory:
     """
     Make the factory of such a host.
 
     @param clock: The source of time, for example a L{twisted.internet.task.Clock}.
+    @param policy: What decides; by default the policy of a charged host.
+    @param catalog: The products; by default the built-in ones.
+    @param limits: What peers may use.
+    @param ndr64: Whether NDR64 is offered, and then preferred.
+    @param bind_time_features: Whether bind-time features are negotiated.
+    @param allow_public_peers: Whether peers outside private networks are served.
+    @param allow_shared_address_space: Whether the shared address space (RFC 6598) counts as private.
     @return: A factory whose C{buildProtocol} gives protocols for any transport, real or not.
     """
     return HostFactory(
@@ -74,6 +81,6 @@ def host_factory(
         limits=limits,
         ndr64=ndr64,
         bind_time_features=bind_time_features,
-        allow_public=allow_public,
-        allow_shared=allow_shared,
+        allow_public_peers=allow_public_peers,
+        allow_shared_address_space=allow_shared_address_space,
     )

@@ -21,12 +21,12 @@ from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.host import Host, HostIdentity
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
-from kmsproto.kms.policy import Decision, Peer, Policy, charged
+from kmsproto.kms.policy import Decision, ImmediatePolicy, Peer, charged
 from kmsproto.net.server import HostFactory
 from kmsproto.service.installation import load_installation
 
 
-def lab_only(grant: Policy) -> Policy:
+def lab_only(grant: ImmediatePolicy) -> ImmediatePolicy:
     """
     Wrap a policy so that it is only asked for machines of the lab.
 

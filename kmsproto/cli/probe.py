@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
+import time
 import uuid
 from typing import Any
 
@@ -25,12 +26,12 @@ from kmsproto.errors import (
     ProductNotFoundError,
     RemoteProtocolError,
 )
-from kmsproto.kms.catalog import SKU, Catalog, load_catalog
+from kmsproto.kms.catalog import SKU, load_catalog
 from kmsproto.kms.envelopes import OpenedResponse
 from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody
 from kmsproto.kms.requests import make_request
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions, activate
-from kmsproto.net.reporting import printable
+from kmsproto.net.quoting import printable
 
 #: The product that is asked for when none is named.
 DEFAULT_PRODUCT = "Windows 10/11 Enterprise"
@@ -88,46 +89,31 @@ def probe(
         sku = catalog.product(product)
     except ProductNotFoundError as error:
         raise click.BadParameter(str(error), param_hint="--product") from error
-    version = None if protocol is None else int(protocol)
-    react(_probe, (catalog, target, sku, version, workstation, ClientOptions(timeout=timeout)))
-
-
-def _probe(
-    reactor: Any,
-    catalog: Catalog,
-    target: Target,
-    product: SKU,
-    protocol: int | None,
-    workstation: str | None,
-    options: ClientOptions,
-) -> Deferred[None]:
-    return Deferred.fromCoroutine(
-        _ask(reactor, catalog, target, product, protocol, workstation, options)
-    )
-
-
-async def _ask(
-    reactor: Any,
-    catalog: Catalog,
-    target: Target,
-    product: SKU,
-    protocol: int | None,
-    workstation: str | None,
-    options: ClientOptions,
-) -> None:
     machine = socket.gethostname()
     request = make_request(
         catalog,
-        product,
+        sku,
         client_machine_id=uuid.uuid5(uuid.NAMESPACE_DNS, machine),
         workstation=machine[:63] if workstation is None else workstation,
-        now=reactor.seconds(),
-        protocol=protocol,
+        now=time.time(),
+        protocol=None if protocol is None else int(protocol),
     )
+    react(_probe, (target, sku, request, ClientOptions(timeout=timeout)))
+
+
+def _probe(*arguments: Any) -> Deferred[None]:
+    return Deferred.fromCoroutine(_ask(*arguments))
+
+
+async def _ask(
+    reactor: Any, target: Target, product: SKU, request: RequestBody, options: ClientOptions
+) -> None:
+    """
+    Ask, and show the answer or why there is none.
+    """
+    endpoint = HostnameEndpoint(reactor, target.host, target.port)
     try:
-        response = await activate(
-            reactor, HostnameEndpoint(reactor, target.host, target.port), request, options
-        )
+        response = await activate(reactor, endpoint, request, options)
     except KMSProtoError as error:
         click.echo(f"kmsproto probe: {target}: {error}{hint(error)}", err=True)
         raise SystemExit(1) from error

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The port that is registered for KMS.
-KMS_PORT = 1688
+from kmsproto.net.activation import KMS_PORT
 
 
 class Target(NamedTuple):

@@ -1,7 +1,7 @@
 """
 What is known of KMS products, as one object that is read once and never changes.
 
-The facts live in a TOML file (C{catalog.toml} beside this module, or one of the operator's own) and the rest of the
+The facts live in a TOML file (C{catalog.toml} beside this module, or one that a program names) and the rest of the
 package asks a L{Catalog}: which key group answers for this KMS id, what is this GUID called, which product did the
 user mean.  Reading trusts nothing: the fields of an entry are had from L{kmsproto.kms.entries.Entry}, one by one and
 checked, and what entries refer to is indexed before they are read.  So a catalogue that was loaded at all can be
@@ -27,14 +27,16 @@ from uuid import UUID
 
 from kmsproto.errors import CatalogError, ProductNotFoundError
 from kmsproto.kms.entries import Entry, Targets, guid_from_text
+from kmsproto.kms.messages import MAX_N_POLICY, PROTOCOL_VERSIONS
 
-T = TypeVar("T", UUID, str)
+_Key = TypeVar("_Key", UUID, str)
 
+#: What errors call the catalogue that comes with the package.
 BUILT_IN = "built-in catalogue"
-"""What errors call the catalogue that comes with the package."""
+_OLDEST, _NEWEST = min(PROTOCOL_VERSIONS), max(PROTOCOL_VERSIONS)
 
+#: The highest key id: an extended PID has nine digits for it.
 MAX_KEY_ID = 999_999_999
-"""The highest key id: an extended PID has nine digits for it."""
 
 _FIELDS = {
     "applications": frozenset({"guid", "name", "csvlk", "minimum_clients"}),
@@ -117,7 +119,7 @@ class CSVLK:
     """
     A group of KMS host keys: what an extended PID tells about the key of its host.
 
-    @ivar key: The name that settings and the other tables use.
+    @ivar key: The name that the other tables use.
     @ivar guid: The activation id of the key group, if known.  It may be the GUID of a KMS id as well.
     @ivar group_id: The second field of an extended PID.
     @ivar key_id_ranges: The key ids of the group, as ascending, inclusive pairs.
@@ -363,7 +365,7 @@ class _Reader:
                 found.setdefault(text, []).append(guid)
         return found
 
-    def _claim(self, seen: dict[T, Entry], value: T, entry: Entry, field: str) -> None:
+    def _claim(self, seen: dict[_Key, Entry], value: _Key, entry: Entry, field: str) -> None:
         if value in seen:
             raise entry.wrong(f"{field} {value} is already that of {seen[value].label}")
         seen[value] = entry
@@ -417,8 +419,8 @@ class _Reader:
             guid=entry.guid("guid"),
             name=entry.name("name"),
             application=entry.reference("application", self._applications),
-            protocol=entry.integer("protocol", 4, 6),
-            n_policy=entry.integer("n_policy", 1, 1000),
+            protocol=entry.integer("protocol", _OLDEST, _NEWEST),
+            n_policy=entry.integer("n_policy", 1, MAX_N_POLICY),
             is_retail=entry.flag("is_retail", False),
             is_preview=entry.flag("is_preview", False),
             csvlk=entry.key_in("csvlk", self._csvlk_keys),
@@ -437,7 +439,7 @@ class _Reader:
             guid=entry.guid("guid"),
             name=entry.name("name"),
             kms_id=kms_id,
-            protocol=entry.integer("protocol", 4, 6, protocols[kms_id]),
+            protocol=entry.integer("protocol", _OLDEST, _NEWEST, protocols[kms_id]),
         )
 
     def _csvlk(self, entry: Entry, host_builds: Mapping[int, HostBuild]) -> CSVLK:

@@ -20,10 +20,10 @@ from uuid import UUID
 
 from kmsproto.errors import CatalogError
 
-T = TypeVar("T")
+_Kind = TypeVar("_Kind")
 
+#: What a reference may name: GUIDs, by their whole text in lower case and by the first eight digits of it.
 Targets = Mapping[str, Sequence[UUID]]
-"""What a reference may name: GUIDs, by their whole text in lower case and by the first eight digits of it."""
 
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
@@ -179,12 +179,12 @@ class Entry:
             raise self.wrong(f"{field} has a range that runs backwards: [{first}, {last}]")
         return first, last
 
-    def _take(self, field: str, kind: type[T], called: str) -> T:
+    def _take(self, field: str, kind: type[_Kind], called: str) -> _Kind:
         if field not in self._fields:
             raise self.wrong(f"{field} is missing")
         return self._typed(field, self._fields[field], kind, called)
 
-    def _typed(self, field: str, value: object, kind: type[T], called: str) -> T:
+    def _typed(self, field: str, value: object, kind: type[_Kind], called: str) -> _Kind:
         # Not isinstance(): true is no number here, and a date with a time of day is no date.
         if type(value) is not kind:
             raise self.wrong(f"{field} must be {called}, not {shown(value)}")

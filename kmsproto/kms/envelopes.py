@@ -19,8 +19,10 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-from kmsproto.errors import VerificationError
+from kmsproto.errors import LocalProtocolError, VerificationError
 from kmsproto.kms.messages import (
+    HARDWARE_ID_LENGTH,
+    PROTOCOL_VERSIONS,
     REQUEST_BODY_LENGTH,
     MalformedMessageError,
     RequestBody,
@@ -36,10 +38,6 @@ from kmsproto.kms.rijndael import BLOCK_LENGTH, Rijndael
 
 #: Bytes of a salt, and of the random bytes in an answer.
 SALT_LENGTH = 16
-#: Bytes of a hardware id, which only version 6 has.
-HARDWARE_ID_LENGTH = 8
-#: Bytes of a request, by version.
-REQUEST_LENGTHS = {4: REQUEST_BODY_LENGTH + 16, 5: 260, 6: 260}
 
 _MAC_CIPHER = Rijndael(bytes.fromhex("053d8307f9e5f088eb5ea6686cf037c7e4efd2d6"))
 _CIPHERS = {
@@ -51,6 +49,12 @@ _VERSION_LENGTH = 4
 _MAC_LENGTH = 16
 _HASH_LENGTH = 32
 _HMAC_LENGTH = 16
+#: Bytes of a request, by version; in versions 5 and 6 its body is padded to whole blocks.
+REQUEST_LENGTHS = {
+    4: REQUEST_BODY_LENGTH + _MAC_LENGTH,
+    5: _VERSION_LENGTH + SALT_LENGTH + 240,
+    6: _VERSION_LENGTH + SALT_LENGTH + 240,
+}
 #: FILETIME steps of one time slot of the HMAC key, about 4.1 hours.
 _SLOT_LENGTH = 0x22816889BD
 _SLOT_FACTOR = 0x208CBAB5ED
@@ -182,10 +186,12 @@ def seal_response(
     @param salt: 16 random bytes; only version 6 uses them.
     @param random: 16 random bytes; version 4 does not use them.
     @param hardware_id: 8 bytes; only version 6 uses them.
-    @raise kmsproto.errors.LocalProtocolError: If the body cannot be written.
+    @raise kmsproto.errors.LocalProtocolError: If the body cannot be written, or in no version that exists.
     """
     clear = encode_response_body(body)
     version = body.major_version
+    if version not in PROTOCOL_VERSIONS:
+        raise LocalProtocolError(f"there are no responses of version {version}")
     if version == 4:
         return clear + compute_mac(clear)
     proof = clear + _xor(random, request.salt) + hashlib.sha256(random).digest()

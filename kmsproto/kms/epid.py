@@ -22,12 +22,10 @@ from itertools import accumulate
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import CSVLK, MAX_KEY_ID, HostBuild
+from kmsproto.kms.messages import HARDWARE_ID_LENGTH
 
-INSTALLATION_IDENTIFIER_SIZE = 16
-"""The size of L{Installation.identifier}, in bytes."""
-
-HARDWARE_ID_SIZE = 8
-"""The size of the hardware id in a version 6 response, in bytes."""
+#: Bytes of L{Installation.identifier}.
+INSTALLATION_IDENTIFIER_LENGTH = 16
 
 _SHAPE = re.compile(
     r"(\d{5})-(\d{5})-(\d{3})-(\d{6})-03-(0|[1-9]\d*)-(0|[1-9]\d*)\.0000-(\d{3})(\d{4})", re.ASCII
@@ -118,9 +116,9 @@ class Installation:
     created: date
 
     def __post_init__(self) -> None:
-        if len(self.identifier) != INSTALLATION_IDENTIFIER_SIZE:
+        if len(self.identifier) != INSTALLATION_IDENTIFIER_LENGTH:
             raise EPIDError(
-                f"the identifier of an installation has {INSTALLATION_IDENTIFIER_SIZE} bytes,"
+                f"the identifier of an installation has {INSTALLATION_IDENTIFIER_LENGTH} bytes,"
                 f" not {len(self.identifier)}"
             )
 
@@ -161,7 +159,7 @@ def derive_hardware_id(installation: Installation) -> bytes:
 
     @return: 8 bytes.
     """
-    return _digest(installation, "hardware id")[:HARDWARE_ID_SIZE]
+    return _digest(installation, "hardware id")[:HARDWARE_ID_LENGTH]
 
 
 def _digest(installation: Installation, label: str) -> bytes:

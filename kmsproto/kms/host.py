@@ -13,7 +13,7 @@ Source: "KMS messages, versions 4, 5 and 6", sections "The extended PID" and "Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -55,7 +55,8 @@ class HostIdentity:
     @param installation: What the ePIDs and the hardware id are derived from.
     @param host_build: The build number that is presented.
     @param lcid: The locale that is presented.
-    @raise kmsproto.errors.KMSProtoError: If the build is not known, or cannot host one of the CSVLKs.
+    @raise kmsproto.errors.CatalogError: If the build is not known.
+    @raise kmsproto.kms.epid.EPIDError: If it cannot host one of the CSVLKs, or the locale id is none.
     """
 
     def __init__(
@@ -67,13 +68,10 @@ class HostIdentity:
         lcid: int = DEFAULT_LCID,
     ) -> None:
         build = catalog.host_build(host_build)
-        answering = {
-            catalog.csvlk_for(kms_id).key: catalog.csvlk_for(kms_id)
-            for kms_id in (*catalog.kms_ids, _UNKNOWN)
-        }
+        answering = map(catalog.csvlk_for, (*catalog.kms_ids, _UNKNOWN))
         self._epids = {
-            key: str(derive_epid(installation, csvlk, build, lcid))
-            for key, csvlk in answering.items()
+            csvlk.key: str(derive_epid(installation, csvlk, build, lcid))
+            for csvlk in {each.key: each for each in answering}.values()
         }
         #: The hardware id, 8 bytes.
         self.hardware_id = derive_hardware_id(installation)
@@ -111,7 +109,7 @@ class Host:
     @param catalog: The products; it chooses the CSVLK by the KMS id.
     @param identity: The ePIDs and the hardware id.
     @param policy: Decides what is granted.
-    @param entropy: Gives so many random bytes, of the operating system's wherever it matters.
+    @param entropy: Returns as many random bytes as it is asked for: L{os.urandom}, outside of tests.
     """
 
     def __init__(
@@ -137,11 +135,14 @@ class Host:
         except MalformedMessageError as error:
             return Answer(error.hresult, problem=str(error))
 
-    def decide(self, opened: OpenedRequest, peer: Peer, now: float) -> Decision:
+    def decide(
+        self, opened: OpenedRequest, peer: Peer, now: float
+    ) -> Decision | Awaitable[Decision]:
         """
         Ask the policy.
 
         @param now: POSIX seconds.
+        @return: Its decision, or an awaitable of it from a policy that needs time.
         """
         return self.policy(opened.body, peer, now)
 
@@ -174,13 +175,19 @@ class Host:
 
     def answer(self, payload: bytes, peer: Peer, now: float) -> Answer:
         """
-        Answer a request.
+        Answer a request, with a policy that decides at once.
 
         @param payload: The KMS request.
         @param peer: Who asks.
         @param now: POSIX seconds.
+        @raise LocalProtocolError: If the policy needs time, or decides what cannot be answered.
         """
         opened = self.open(payload)
         if isinstance(opened, Answer):
             return opened
-        return self.seal(opened, self.decide(opened, peer, now))
+        decision = self.decide(opened, peer, now)
+        if isinstance(decision, Awaitable):
+            raise LocalProtocolError(
+                "the policy needs time, which this way to ask does not give it"
+            )
+        return self.seal(opened, decision)

@@ -30,6 +30,8 @@ NAME_LENGTH = 128
 MAX_N_POLICY = 1000
 #: The largest ePID size, in bytes, terminating zero included.
 MAX_EPID_SIZE = 128
+#: Bytes of a hardware id, which only the envelope of version 6 has.
+HARDWARE_ID_LENGTH = 8
 #: The protocol versions, all with minor version 0.
 PROTOCOL_VERSIONS = (4, 5, 6)
 #: The names of the licence statuses, by number.
@@ -69,9 +71,21 @@ class RequestBody(NamedTuple):
     """
     What a client asks for; 236 bytes on the wire.
 
-    C{binding_expiration} is in minutes, C{client_time} a FILETIME (100 ns steps since 1601-01-01 UTC).
-    C{remains} is what stands behind the zero that ends the name, up to the last byte that is not zero; it ought to be
-    empty.
+    @ivar minor_version: 0.
+    @ivar major_version: The protocol version.
+    @ivar is_virtual_machine: 0 or 1.
+    @ivar licence_status: One of L{LICENCE_STATUSES}, by number.
+    @ivar binding_expiration: Minutes left in that status.
+    @ivar application_id: What a host counts for: Windows or a generation of Office.
+    @ivar sku_id: The product, which a host only logs.
+    @ivar kms_id: The KMS counted id, by which a host grants or refuses.
+    @ivar client_machine_id: The CMID, by which a host counts.
+    @ivar n_policy: Clients that the product wants to see before it considers itself activated.
+    @ivar client_time: FILETIME: 100 ns steps since 1601-01-01 UTC.
+    @ivar previous_client_machine_id: The CMID before this one; zero if it never changed.
+    @ivar workstation: The name of the machine, at most 63 UTF-16 code units.
+    @ivar remains: What stands behind the zero that ends the name, up to the last byte that is not zero; it ought to
+        be empty.
     """
 
     minor_version: int
@@ -94,7 +108,14 @@ class ResponseBody(NamedTuple):
     """
     What a host answers.
 
-    C{client_machine_id} and C{client_time} are echoed; the intervals are in minutes.
+    @ivar minor_version: As in the request.
+    @ivar major_version: As in the request.
+    @ivar epid: The extended PID of the host, at most 63 UTF-16 code units.
+    @ivar client_machine_id: As in the request.
+    @ivar client_time: As in the request.
+    @ivar client_count: The host's current number of clients.
+    @ivar activation_interval: Minutes after which a client that failed should try again.
+    @ivar renewal_interval: Minutes after which an activated client should renew.
     """
 
     minor_version: int

@@ -3,14 +3,15 @@ Who gets what: a policy is one function from a request, a peer and the time to a
 
 The function is the whole contract, so an embedder replaces it with its own, or wraps one of those that are made here
 and calls it when its own rules are satisfied.  A policy is pure as far as the host is concerned: the time is handed
-in, and whatever it remembers is its own affair.
+in, and whatever it remembers is its own affair.  One that needs time returns an awaitable of its decision, a Deferred
+or a coroutine; the Twisted side waits for it.
 
 Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from kmsproto.kms.catalog import Catalog
@@ -49,7 +50,9 @@ class Grant(NamedTuple):
 #: What a policy answers: a grant, or the HRESULT that refuses.
 Decision = Grant | HResult
 #: C{(request, peer, now) -> decision}, where C{now} is in POSIX seconds.
-Policy = Callable[[RequestBody, Peer, float], Decision]
+Policy = Callable[[RequestBody, Peer, float], Decision | Awaitable[Decision]]
+#: A policy that always decides at once.
+ImmediatePolicy = Callable[[RequestBody, Peer, float], Decision]
 
 
 def charged(
@@ -57,10 +60,10 @@ def charged(
     *,
     activation_interval: int = DEFAULT_ACTIVATION_INTERVAL,
     renewal_interval: int = DEFAULT_RENEWAL_INTERVAL,
-) -> Policy:
+) -> ImmediatePolicy:
     """
-    Make the policy of a charged host: it grants every request, and reports at least the clients that the product
-    needs, which is twice its N policy or the minimum of the CSVLK, and never less than the one that asks.
+    Make the policy of a charged host: it grants every request, and reports twice the N policy of the request, or the
+    minimum of the CSVLK if that is more, and never less than the one client that asks.
 
     @param catalog: Knows the CSVLK of each KMS id.
     @param activation_interval: Minutes.

@@ -1,8 +1,8 @@
 """
 What a client asks for a product: the request body that a product's own client would send.
 
-The licence status and the time left are those of a machine that was just installed and asks for the first time, which
-is what every host grants.
+The licence status is that of a machine that was just installed and asks for the first time; the time left in it is 0,
+as widely used clients send it.
 """
 
 from __future__ import annotations

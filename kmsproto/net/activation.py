@@ -38,6 +38,8 @@ from kmsproto.rpc.numbers import BindNakReason, FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
 from kmsproto.rpc.state import Interface, ServerState
 
+#: The TCP port that is registered for KMS.
+KMS_PORT = 1688
 #: The KMS interface, version 1.0, with its one operation.
 KMS_INTERFACE = Interface(SyntaxId(UUID("51c82175-844e-4750-b0d8-ec255555bc06"), 1, 0), 1)
 #: The opnum of RequestActivation.
@@ -211,8 +213,8 @@ class HostConnection:
                 call.stub, call.context.transfer_syntax, call.byte_order
             )
         except ndr.BadStubError as error:
-            self._rpc.fault(call, FaultStatus.BAD_STUB_DATA)
-            return Faulted(FaultStatus.BAD_STUB_DATA, str(error))
+            self._rpc.fault(call, error.status)
+            return Faulted(error.status, str(error))
         opened = self._host.open(payload)
         if isinstance(opened, Answer):
             return self._respond(call, opened)
@@ -353,7 +355,7 @@ class ClientSession:
         self._calls.clear()
 
     def _handle(self, event: client.Event) -> ClientEvent:
-        if isinstance(event, client.AnswerReceived):
+        if isinstance(event, client.ResponseReceived):
             return self._answered(event)
         if isinstance(event, client.FaultReceived):
             del self._calls[event.call_id]
@@ -372,7 +374,7 @@ class ClientSession:
             return SessionEnded(error)
         return Bound()
 
-    def _answered(self, event: client.AnswerReceived) -> ClientEvent:
+    def _answered(self, event: client.ResponseReceived) -> ClientEvent:
         request, syntax = self._calls.pop(event.call_id)
         try:
             return Activated(event.call_id, _read_answer(event, syntax, request))
@@ -381,7 +383,7 @@ class ClientSession:
 
 
 def _read_answer(
-    event: client.AnswerReceived, syntax: SyntaxId, request: OpenedRequest
+    event: client.ResponseReceived, syntax: SyntaxId, request: OpenedRequest
 ) -> OpenedResponse:
     """
     Take the KMS response out of an answer and verify it.

@@ -77,9 +77,9 @@ class ActivationClient(Protocol):
         self._over: KMSProtoError | None = None
         self._closed: Deferred[None] | None = None
 
-    def bound(self) -> Deferred[None]:
+    def wait_until_bound(self) -> Deferred[None]:
         """
-        Wait for the bind that the connection began with; to be asked once.
+        Wait for the bind that the connection began with; L{connect} does that.
         """
         return self._limited(self._bound, "the bind")
 
@@ -239,7 +239,7 @@ async def _connect(
         raise HostUnreachableError(f"no connection: {str(problem).rstrip('.')}") from problem
     client = cast(ActivationClient, protocol)
     try:
-        await client.bound()
+        await client.wait_until_bound()
     except BaseException:
         # Whatever ends the wait, also that whoever waits gave up: nobody will close the connection later.
         client.transport.abortConnection()

@@ -1,9 +1,10 @@
 """
-What a host writes to its log about an answer: one line with fields, that nobody else can write into.
+What a host writes to its log about its peers: one line with fields for each thing that happens.
 
 A line is made of C{name=value} fields.  Text that came from a peer is quoted and escaped, so that a workstation name
 can neither end the line, nor pretend to be a field, nor reach the terminal of whoever reads the log.  The fields are
-also handed to the logging system as they are, for observers that want them as data.
+also handed to the logging system, the texts among them quoted already.  Only a policy that fails, which is a mistake
+on our side, is written with its traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.host import Answer
 from kmsproto.kms.policy import Peer
 from kmsproto.net.activation import Answered, Closed, Faulted, PolicyFailed
+from kmsproto.net.quoting import quote
 
 _PEER = " peer={peer.address} port={peer.port}"
 _REASON = " reason={reason}"
@@ -23,38 +25,6 @@ _REQUEST = (
     " version={request.major_version} product={product} application={application}"
     " workstation={workstation} cmid={request.client_machine_id}"
 )
-
-
-def printable(text: str) -> str:
-    """
-    Escape what a line or a terminal would take for something else than text.
-
-    Printable characters of any script stay as they are; quotes, backslashes, control and format characters are
-    escaped as in Python.
-    """
-    escaped = (
-        "\\" + character
-        if character in '"\\'
-        else character
-        if character.isprintable()
-        else _escape(character)
-        for character in text
-    )
-    return "".join(escaped)
-
-
-def quote(text: str) -> str:
-    """
-    Write a text so that it stays within its quotes and its line.
-    """
-    return f'"{printable(text)}"'
-
-
-def _escape(character: str) -> str:
-    """
-    Escape one character as Python does, without a codec, for one might have to be loaded.
-    """
-    return repr(character)[1:-1] if character != "'" else character
 
 
 class Reporter:

@@ -77,6 +77,9 @@ class Limits:
 class HostProtocol(Protocol):
     """
     The host's side of one connection.
+
+    @param factory: Made it, and holds what the connections share.
+    @param peer: Who is at the other end.
     """
 
     factory: HostFactory
@@ -302,8 +305,10 @@ class HostFactory(ServerFactory):
     @param limits: What peers may use.
     @param ndr64: Whether NDR64 is offered, and then preferred.
     @param bind_time_features: Whether bind-time features are negotiated.
-    @param allow_public: Whether peers outside private networks are served.
-    @param allow_shared: Whether the shared address space (RFC 6598) counts as private.
+    @param allow_public_peers: Whether peers outside private networks are served.
+    @param allow_shared_address_space: Whether the shared address space (RFC 6598) counts as private.
+    @param group_seed: Where the ids of association groups begin.  A host that is started anew should not hand out
+        those of its last run, for a client could join a group of the same name by mistake.
     """
 
     noisy = False
@@ -317,8 +322,8 @@ class HostFactory(ServerFactory):
         limits: Limits | None = None,
         ndr64: bool = True,
         bind_time_features: bool = True,
-        allow_public: bool = False,
-        allow_shared: bool = False,
+        allow_public_peers: bool = False,
+        allow_shared_address_space: bool = False,
         group_seed: int = 0,
     ) -> None:
         self.host = host
@@ -328,8 +333,8 @@ class HostFactory(ServerFactory):
             ndr64=ndr64, bind_time_features=bind_time_features, group_seed=group_seed
         )
         self.reporter = Reporter(self._log, host.catalog)
-        self._allow_public = allow_public
-        self._allow_shared = allow_shared
+        self._allow_public = allow_public_peers
+        self._allow_shared = allow_shared_address_space
         self._connections: set[HostProtocol] = set()
         self._per_address: Counter[str] = Counter()
         self._drained: list[Deferred[None]] = []

@@ -20,7 +20,15 @@ from dataclasses import dataclass, field
 
 from kmsproto.errors import LocalProtocolError, RemoteProtocolError
 from kmsproto.rpc import pdu
-from kmsproto.rpc.numbers import WHOLE, ContextResult, PacketFlag, PacketType
+from kmsproto.rpc.numbers import (
+    MAX_FRAGMENT,
+    MAX_STUB,
+    MUST_RECEIVE_FRAGMENT,
+    WHOLE,
+    ContextResult,
+    PacketFlag,
+    PacketType,
+)
 from kmsproto.rpc.pdu import (
     NDR,
     NDR64,
@@ -34,8 +42,6 @@ from kmsproto.rpc.pdu import (
 from kmsproto.rpc.state import CLIENT_TRANSITIONS, Arrival, ClientState, client_arrival
 from kmsproto.rpc.stream import PDUStream
 
-#: The fragment size that we ask for, as Windows does.
-MAX_FRAGMENT = 5840
 #: The first call id, as Windows counts.
 FIRST_CALL_ID = 2
 
@@ -68,7 +74,7 @@ class ContextsAltered:
 
 
 @dataclass(slots=True, frozen=True)
-class AnswerReceived:
+class ResponseReceived:
     """
     The server answered a call.
 
@@ -115,7 +121,7 @@ Event = (
     | BindRefused
     | ContextsAltered
     | AlterRefused
-    | AnswerReceived
+    | ResponseReceived
     | FaultReceived
     | ServerMisbehaved
 )
@@ -161,7 +167,7 @@ class ClientConnection:
     @param max_stub: Bytes of a reassembled answer at most.
     """
 
-    def __init__(self, *, multiplexed: bool = True, max_stub: int = 65536) -> None:
+    def __init__(self, *, multiplexed: bool = True, max_stub: int = MAX_STUB) -> None:
         self._multiplexed = multiplexed
         self._max_stub = max_stub
         self._stream = PDUStream()
@@ -368,8 +374,7 @@ class ClientConnection:
                 if pdu.requested_features(result.transfer_syntax) is None:
                     self.contexts[element.context_id] = result.transfer_syntax
         if header.packet_type == PacketType.BIND_ACK:
-            # C706 12.6.4.4 lets a fragment never be smaller than 1432 bytes, whatever a server says.
-            self._fragment_size = min(max(ack.max_recv_frag, 1432), MAX_FRAGMENT)
+            self._fragment_size = min(max(ack.max_recv_frag, MUST_RECEIVE_FRAGMENT), MAX_FRAGMENT)
         return ack
 
     def _receive_fragment(self, header: Header, data: bytes) -> None:
@@ -403,5 +408,5 @@ class ClientConnection:
         if header.flags & PacketFlag.LAST:
             del self._calls[header.call_id]
             self._events.append(
-                AnswerReceived(header.call_id, header.byte_order, b"".join(call.parts))
+                ResponseReceived(header.call_id, header.byte_order, b"".join(call.parts))
             )

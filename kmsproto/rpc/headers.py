@@ -2,8 +2,9 @@
 What a server refuses for its header alone, and how its refusals are worded.
 
 A header is judged as soon as its 16 bytes are there, so that a bogus length is never waited for.  The verdict is a
-function of the header and of whether a bind has been seen: a first PDU is refused with a bind_nak, a later one with a
-fault.  What is not RPC at all is recognized by its first three bytes and gets no answer.
+function of the header and of whether a bind has been seen: before a bind, a bind or a PDU of our version is refused
+with a bind_nak; afterwards every PDU with a fault.  What is not RPC at all, or not ours and no bind, is recognized by
+its first three bytes and gets no answer.
 
 Sources: C706 12.6.3.1, MS-RPCE 3.3.1.5.1; "How a correct connection-oriented DCE/RPC server behaves", section 2.
 """
@@ -14,12 +15,9 @@ from typing import NoReturn
 
 from kmsproto.errors import RemoteProtocolError
 from kmsproto.rpc import pdu
-from kmsproto.rpc.numbers import BindNakReason, FaultStatus, PacketType
+from kmsproto.rpc.numbers import MAX_FRAGMENT, BindNakReason, FaultStatus, PacketType
 from kmsproto.rpc.pdu import Header
 from kmsproto.rpc.state import server_arrival
-
-#: The largest fragment of a call that is received or negotiated, as Windows does.
-MAX_FRAGMENT = 5840
 
 #: Bytes that a PDU needs at least; an authentication trailer comes on top.
 _MIN_LENGTHS: dict[int, int] = {
@@ -29,7 +27,7 @@ _MIN_LENGTHS: dict[int, int] = {
 }
 
 
-class Violation(RemoteProtocolError):
+class ViolationError(RemoteProtocolError):
     """
     The peer broke the protocol so that the connection ends.
 
@@ -39,14 +37,6 @@ class Violation(RemoteProtocolError):
     def __init__(self, problem: str, answer: bytes = b"") -> None:
         super().__init__(problem)
         self.answer = answer
-
-
-def describe_type(packet_type: int) -> str:
-    """
-    Name a packet type for people, also one that is not known here.
-    """
-    known = packet_type in PacketType.__members__.values()
-    return f"a PDU of type {PacketType(packet_type).name.lower() if known else packet_type}"
 
 
 def protocol_fault(call_id: int, context_id: int = 0, *, did_not_execute: bool = True) -> bytes:
@@ -64,13 +54,13 @@ def recognize(start: bytes, *, established: bool) -> None:
 
     @param start: The first bytes of an incomplete header, at most three.
     @param established: Whether no bind has been seen.
-    @raise Violation: If it is no RPC.
+    @raise ViolationError: If it is no RPC.
     """
     if len(start) < pdu.RECOGNITION_LENGTH or (start[0], start[1]) == pdu.RPC_VERSION:
         return
     # The answer to a bind, or on a connection that is bound, needs the call id, so it waits for the header.
     if established and start[2] != PacketType.BIND:
-        raise Violation("this is not DCE/RPC version 5.0")
+        raise ViolationError("this is not DCE/RPC version 5.0")
 
 
 def judge_header(header: Header, *, established: bool) -> None:
@@ -78,14 +68,14 @@ def judge_header(header: Header, *, established: bool) -> None:
     Refuse a PDU for its header alone.
 
     @param established: Whether no bind has been seen.
-    @raise Violation: If it is refused.
+    @raise ViolationError: If it is refused.
     """
     packet_type = header.packet_type
     is_bind = packet_type == PacketType.BIND
-    kind = describe_type(packet_type)
+    kind = PacketType.describe(packet_type)
     if header.version != pdu.RPC_VERSION or not header.byte_order:
         if established and not is_bind:
-            raise Violation("this is not DCE/RPC version 5.0")
+            raise ViolationError("this is not DCE/RPC version 5.0")
         _refuse(header, "a PDU with an unknown version or data representation", established)
     if established and not is_bind:
         _refuse(header, f"{kind} before any bind", established)
@@ -93,7 +83,7 @@ def judge_header(header: Header, *, established: bool) -> None:
         _refuse(header, f"{kind}, which a client must not send", established)
     if packet_type == PacketType.REQUEST and header.frag_length > MAX_FRAGMENT:
         answer = protocol_fault(header.call_id, did_not_execute=False)
-        raise Violation(f"a fragment of {header.frag_length} bytes", answer)
+        raise ViolationError(f"a fragment of {header.frag_length} bytes", answer)
     needed = _MIN_LENGTHS.get(packet_type, pdu.HEADER_LENGTH)
     if packet_type == PacketType.REQUEST:
         needed += header.object_length
@@ -110,5 +100,5 @@ def _refuse(header: Header, problem: str, established: bool) -> NoReturn:
     """
     if established:
         reason = BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED
-        raise Violation(problem, pdu.encode_bind_nak(header.call_id, reason))
-    raise Violation(problem, protocol_fault(header.call_id))
+        raise ViolationError(problem, pdu.encode_bind_nak(header.call_id, reason))
+    raise ViolationError(problem, protocol_fault(header.call_id))

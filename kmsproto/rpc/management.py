@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from kmsproto.rpc.ndr import BadStubError, StubReader, StubWriter
-from kmsproto.rpc.pdu import NDR64, SyntaxId
+from kmsproto.rpc.ndr import StubReader, StubWriter
+from kmsproto.rpc.pdu import SyntaxId
 from kmsproto.rpc.state import Interface
 
 #: C{rpc_s_ok}.
@@ -126,10 +126,8 @@ def answer(opnum: int, stub: bytes, syntax: SyntaxId, byte_order: str, facts: Fa
     @param syntax: The transfer syntax of the call.
     @param byte_order: C{"<"} or C{">"}, of the call.
     @return: The results.
-    @raise BadStubError: If the stub is too short for the arguments, or big-endian in NDR64.
+    @raise kmsproto.rpc.ndr.BadStubError: If the stub is too short for the arguments, or big-endian in NDR64.
     """
-    if syntax == NDR64 and byte_order != "<":
-        raise BadStubError("NDR64 is little-endian")
     results = StubWriter(syntax)
-    _OPERATIONS[opnum](StubReader(stub, byte_order), results, facts)
+    _OPERATIONS[opnum](StubReader(stub, syntax, byte_order), results, facts)
     return results.finish()

@@ -20,6 +20,7 @@ from __future__ import annotations
 from struct import Struct
 
 from kmsproto.errors import RemoteProtocolError
+from kmsproto.rpc.numbers import FaultStatus
 from kmsproto.rpc.pdu import NDR64, SyntaxId
 
 #: The referent id of the first pointer of a stub, as Windows counts.
@@ -28,8 +29,12 @@ FIRST_REFERENT = 0x00020000
 
 class BadStubError(RemoteProtocolError):
     """
-    A stub does not hold what its operation needs; a call with such a stub earns the fault 0x000006F7.
+    A stub does not hold what its operation needs.
+
+    @ivar status: The fault that a call with such a stub earns (MS-RPCE 3.1.3.5.2).
     """
+
+    status = FaultStatus.BAD_STUB_DATA
 
 
 class _ActivationLayouts:
@@ -49,13 +54,20 @@ _NDR_BIG_ENDIAN = _ActivationLayouts("II", "III", "III", ">")
 _NDR64 = _ActivationLayouts("IxxxxQ", "IxxxxQQ", "IxxxxQI")
 
 
+def _check_order(syntax: SyntaxId, byte_order: str) -> None:
+    """
+    @raise BadStubError: If the syntax does not exist in that byte order (MS-RPCE 2.2.5).
+    """
+    if syntax == NDR64 and byte_order != "<":
+        raise BadStubError("NDR64 is little-endian")
+
+
 def _layouts(syntax: SyntaxId, byte_order: str) -> _ActivationLayouts:
     """
     @raise BadStubError: If the syntax does not exist in that byte order.
     """
+    _check_order(syntax, byte_order)
     if syntax == NDR64:
-        if byte_order != "<":
-            raise BadStubError("NDR64 is little-endian")
         return _NDR64
     return _NDR if byte_order == "<" else _NDR_BIG_ENDIAN
 
@@ -140,10 +152,13 @@ class StubReader:
     Reads the arguments of a call one by one, each aligned to its size from the start of the stub.
 
     @param stub: The stub.
+    @param syntax: NDR or NDR64.
     @param byte_order: C{"<"} or C{">"}, of the PDU that brought it.
+    @raise BadStubError: If the syntax does not exist in that byte order.
     """
 
-    def __init__(self, stub: bytes, byte_order: str) -> None:
+    def __init__(self, stub: bytes, syntax: SyntaxId, byte_order: str) -> None:
+        _check_order(syntax, byte_order)
         self._stub = stub
         self._uint32 = Struct(byte_order + "I")
         self._offset = 0

@@ -12,6 +12,13 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+#: The smallest and the largest fragment size that is negotiated, as Windows does; a larger fragment is not received.
+MIN_FRAGMENT, MAX_FRAGMENT = 2048, 5840
+#: The fragment size that everybody must be able to receive, whatever it says (C706 appendix K, MustRecvFragSize).
+MUST_RECEIVE_FRAGMENT = 1432
+#: Bytes of a reassembled stub at most, by our own choice; a KMS stub has 320 at most.
+MAX_STUB = 65536
+
 
 class PacketType(IntEnum):
     """
@@ -39,6 +46,16 @@ class PacketType(IntEnum):
     CO_CANCEL = 18  #: the client would like a call to end early
     ORPHANED = 19  #: the client has lost interest in a call
     RTS = 20  #: RPC over HTTP only
+
+    @classmethod
+    def describe(cls, packet_type: int) -> str:
+        """
+        Name a type for people, also one that is not known here.
+        """
+        return f"a PDU of type {_TYPE_NAMES.get(packet_type, packet_type)}"
+
+
+_TYPE_NAMES = {member.value: member.name.lower() for member in PacketType}
 
 
 class PacketFlag(IntFlag):

@@ -6,7 +6,7 @@ limits.  L{ServerConnection} is one connection.  Its owner feeds it with L{Serve
 back what happened as events; it answers each L{CallReceived} with L{ServerConnection.respond} or
 L{ServerConnection.fault}, and sends what L{ServerConnection.data_to_send} hands out.
 
-A mistake of the peer is raised inside as a L{Violation}, which knows the answer that it earns.  One outlet, in
+A mistake of the peer is raised inside as a L{ViolationError}, which knows the answer that it earns.  One outlet, in
 C{receive_data}, writes that answer and closes the connection; dead stays dead.  A PDU is judged by its header as
 soon as that is there, so a bogus length is never waited for, and the judgement does not depend on how the stream was
 cut into segments.
@@ -27,15 +27,22 @@ from kmsproto.errors import LocalProtocolError
 from kmsproto.rpc import management, pdu
 from kmsproto.rpc.groups import AssociationGroups
 from kmsproto.rpc.headers import (
-    MAX_FRAGMENT,
-    Violation,
-    describe_type,
+    ViolationError,
     judge_header,
     protocol_fault,
     recognize,
 )
 from kmsproto.rpc.ndr import BadStubError
-from kmsproto.rpc.numbers import WHOLE, BindNakReason, FaultStatus, PacketFlag, PacketType
+from kmsproto.rpc.numbers import (
+    MAX_FRAGMENT,
+    MAX_STUB,
+    MIN_FRAGMENT,
+    WHOLE,
+    BindNakReason,
+    FaultStatus,
+    PacketFlag,
+    PacketType,
+)
 from kmsproto.rpc.pdu import Header, MalformedPDUError
 from kmsproto.rpc.state import (
     SERVER_TRANSITIONS,
@@ -49,8 +56,6 @@ from kmsproto.rpc.state import (
 )
 from kmsproto.rpc.stream import PDUStream
 
-#: The smallest fragment size that is negotiated, as Windows does.
-MIN_FRAGMENT = 2048
 #: The largest first alloc_hint of a fragmented call (MS-RPCE 3.3.3.5.4).
 MAX_ALLOC_HINT = 0x400000
 
@@ -133,7 +138,7 @@ class RPCServer:
         *,
         ndr64: bool = True,
         bind_time_features: bool = True,
-        max_stub: int = 65536,
+        max_stub: int = MAX_STUB,
         max_calls: int = 64,
         group_seed: int = 0,
     ) -> None:
@@ -213,7 +218,7 @@ class ServerConnection:
     @property
     def paused(self) -> bool:
         """
-        Whether input is left alone until a call is answered.
+        Whether input is left alone until a call is answered; who goes on feeding is bounded by nobody.
         """
         return len(self._waiting) >= self._max_calls
 
@@ -232,7 +237,7 @@ class ServerConnection:
             more = True
             while more and not self.paused:
                 more = self._receive_pdu() and not self._call_is_next()
-        except Violation as violation:
+        except ViolationError as violation:
             if violation.answer:
                 self._send(violation.answer)
             self._events.append(ConnectionRefused(str(violation)))
@@ -252,6 +257,8 @@ class ServerConnection:
         """
         Answer a call; an answer that the client no longer waits for is dropped.
 
+        On a connection that was closed meanwhile nothing happens.
+
         @raise LocalProtocolError: If the call does not wait for an answer.
         """
         if self._settle(call):
@@ -262,6 +269,8 @@ class ServerConnection:
     def fault(self, call: Call, status: int) -> None:
         """
         Answer a call that reached its operation with a fault; the connection goes on (C706 12.6.4.7).
+
+        On a connection that was closed meanwhile nothing happens.
 
         @param status: 32 bits, for example one of L{FaultStatus}.
         @raise LocalProtocolError: If the call does not wait for an answer, or the status is none.
@@ -328,7 +337,7 @@ class ServerConnection:
         """
         Take one step in the transition table.
 
-        @raise Violation: If there is no such step.
+        @raise ViolationError: If there is no such step.
         """
         arrival = server_arrival(header.packet_type, header.flags)
         state = SERVER_TRANSITIONS[self.state].get(arrival) if arrival else None
@@ -337,21 +346,21 @@ class ServerConnection:
         self.state = state
         return arrival
 
-    def _out_of_order(self, header: Header) -> Violation:
+    def _out_of_order(self, header: Header) -> ViolationError:
         """
         Word the answer to a PDU that has no place in the order.
         """
-        kind = describe_type(header.packet_type)
+        kind = PacketType.describe(header.packet_type)
         if header.packet_type == PacketType.BIND:
-            return Violation(
+            return ViolationError(
                 "a second bind", pdu.encode_bind_nak(header.call_id, BindNakReason.NOT_SPECIFIED)
             )
         if self._partial is not None:
             call = self._partial.call
             answer = protocol_fault(call.call_id, call.context_id, did_not_execute=False)
-            return Violation(f"{kind} inside the fragments of call {call.call_id}", answer)
+            return ViolationError(f"{kind} inside the fragments of call {call.call_id}", answer)
         answer = protocol_fault(header.call_id, did_not_execute=False)
-        return Violation("a later fragment of a call that was not begun", answer)
+        return ViolationError("a later fragment of a call that was not begun", answer)
 
     def _receive_bind(self, header: Header, data: bytes) -> None:
         """
@@ -364,24 +373,24 @@ class ServerConnection:
             bind = pdu.decode_bind(header, data)
         except MalformedPDUError as error:
             answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            raise Violation(f"a malformed bind: {error}", answer) from error
+            raise ViolationError(f"a malformed bind: {error}", answer) from error
         if not bind.elements:
             answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            raise Violation("a bind without presentation contexts", answer)
+            raise ViolationError("a bind without presentation contexts", answer)
         refusal = pdu.encode_bind_nak(call_id, BindNakReason.NOT_SPECIFIED)
         try:
             results = self._contexts.negotiate(
                 bind.elements, features=self._server.bind_time_features
             )
         except IllegalContextsError as error:
-            raise Violation(f"an illegal bind: {error}", refusal) from error
+            raise ViolationError(f"an illegal bind: {error}", refusal) from error
         groups = self._server.groups
         if not bind.association_group:
             self._group = groups.create(self._peer)
         elif groups.join(bind.association_group, self._peer):
             self._group = bind.association_group
         else:
-            raise Violation(
+            raise ViolationError(
                 f"a bind to the unknown association group {bind.association_group}", refusal
             )
         wanted = min(bind.max_xmit_frag, bind.max_recv_frag)
@@ -398,19 +407,19 @@ class ServerConnection:
         """
         fault = protocol_fault(header.call_id)
         if header.auth_length:
-            raise Violation("an alter_context with authentication", fault)
+            raise ViolationError("an alter_context with authentication", fault)
         try:
             bind = pdu.decode_bind(header, data)
             results = self._contexts.negotiate(bind.elements, features=False)
         except (MalformedPDUError, IllegalContextsError) as error:
-            raise Violation(f"an illegal alter_context: {error}", fault) from error
+            raise ViolationError(f"an illegal alter_context: {error}", fault) from error
         if not results:
-            raise Violation("an alter_context without presentation contexts", fault)
+            raise ViolationError("an alter_context without presentation contexts", fault)
         ack = self._acknowledge("", results)
         self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, WHOLE, header.call_id, ack))
 
     @staticmethod
-    def _refuse_security(header: Header, data: bytes) -> Violation:
+    def _refuse_security(header: Header, data: bytes) -> ViolationError:
         """
         Word the answer to a bind with an authentication trailer.
         """
@@ -422,7 +431,7 @@ class ServerConnection:
         else:
             reason = BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED
         problem = f"a bind with authentication type {trailer.auth_type}"
-        return Violation(problem, pdu.encode_bind_nak(header.call_id, reason))
+        return ViolationError(problem, pdu.encode_bind_nak(header.call_id, reason))
 
     def _acknowledge(
         self, secondary_address: str, results: tuple[pdu.Negotiated, ...]
@@ -503,12 +512,12 @@ class ServerConnection:
         call = partial.call
         if header.call_id != call.call_id:
             answer = protocol_fault(header.call_id, did_not_execute=False)
-            raise Violation(
+            raise ViolationError(
                 f"a fragment of call {header.call_id} inside call {call.call_id}", answer
             )
         if header.byte_order != call.byte_order:
             answer = protocol_fault(call.call_id, call.context_id, did_not_execute=False)
-            raise Violation(f"the byte order changes inside call {call.call_id}", answer)
+            raise ViolationError(f"the byte order changes inside call {call.call_id}", answer)
         self._refuse_trailer(header, data, call.context_id)
         partial.length += len(request.stub)
         if partial.length > self._server.max_stub:
@@ -534,8 +543,8 @@ class ServerConnection:
                 call.opnum, call.stub, call.context.transfer_syntax, call.byte_order, facts
             )
         except BadStubError as error:
-            self.fault(call, FaultStatus.BAD_STUB_DATA)
-            self._events.append(CallRefused(call.call_id, FaultStatus.BAD_STUB_DATA, str(error)))
+            self.fault(call, error.status)
+            self._events.append(CallRefused(call.call_id, error.status, str(error)))
         else:
             self.respond(call, stub)
 
@@ -545,18 +554,18 @@ class ServerConnection:
         """
         if header.auth_length:
             if pdu.decode_auth_trailer(header, data).overlong:
-                raise Violation("a call with too much padding", protocol_fault(header.call_id))
+                raise ViolationError("a call with too much padding", protocol_fault(header.call_id))
             answer = pdu.encode_fault(
                 header.call_id, context_id, FaultStatus.ACCESS_DENIED, did_not_execute=False
             )
-            raise Violation("a call with an authentication trailer", answer)
+            raise ViolationError("a call with an authentication trailer", answer)
 
     @staticmethod
-    def _too_much(call: Call) -> Violation:
+    def _too_much(call: Call) -> ViolationError:
         answer = pdu.encode_fault(
             call.call_id, call.context_id, FaultStatus.ACCESS_DENIED, did_not_execute=False
         )
-        return Violation(f"call {call.call_id} is too large", answer)
+        return ViolationError(f"call {call.call_id} is too large", answer)
 
     def _refuse_call(
         self, header: Header, whole: bool, context_id: int, status: FaultStatus, problem: str

@@ -1,9 +1,10 @@
 """
 The legal order of PDUs as transition tables, and the negotiation of presentation contexts.
 
-No rule about order lives anywhere else: an arrival that is not in the table of its side is a protocol error, found by
-a failed look-up.  What may arrive is a small alphabet (L{Arrival}), because the legality of a request depends only on
-whether it opens a call, continues one, closes one, or is all three at once.
+An arrival that is not in the table of its side is a protocol error, found by a failed look-up; which answer it earns,
+and that a first PDU is refused for its header alone, is for the side to say (L{kmsproto.rpc.server},
+L{kmsproto.rpc.headers}).  What may arrive is a small alphabet (L{Arrival}), because the legality of a request depends
+only on whether it opens a call, continues one, closes one, or is all three at once.
 
 The negotiation (L{ContextTable}) judges a whole list of elements at a time, for the verdict on one depends on the
 others: of the new contexts for one interface at most one is accepted in each PDU, as Windows does, and it is the one
@@ -187,16 +188,21 @@ CLIENT_TRANSITIONS: dict[ClientState, dict[Arrival, ClientState]] = {
 class Interface(NamedTuple):
     """
     An interface that a server offers.
+
+    @ivar syntax: Its UUID and version.
+    @ivar operation_count: How many operations it has; the opnums are 0 to this, exclusive.
     """
 
     syntax: SyntaxId
-    #: How many operations it has; the opnums are 0 to this, exclusive.
     operation_count: int
 
 
 class Context(NamedTuple):
     """
-    A presentation context that was accepted: what a call on it talks about, and how.
+    A presentation context that was accepted.
+
+    @ivar interface: What a call on it talks about.
+    @ivar transfer_syntax: How: NDR or NDR64.
     """
 
     interface: Interface

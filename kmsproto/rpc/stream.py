@@ -3,8 +3,8 @@ Cuts a byte stream into PDUs.
 
 The stream knows one rule: a PDU is what its own frag_length says, whatever the segments were in which its bytes
 arrived.  Bytes of the next PDU are kept.  A header is handed out as soon as its 16 bytes are there, so that the owner
-can refuse a PDU that it would not want to wait for; memory is bounded by the largest frag_length, 65,535 bytes, plus
-what one segment brings.
+can refuse a PDU that it would not want to wait for.  Memory is bounded by the largest frag_length, 65,535 bytes, plus
+what one segment brings, as long as the owner takes PDUs out when they are whole.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from kmsproto.errors import KMSProtoError
-from kmsproto.kms.epid import Installation
+from kmsproto.kms.epid import INSTALLATION_IDENTIFIER_LENGTH, Installation
 
 #: The name of the file in the state directory.
 FILE_NAME = "installation.json"
@@ -25,7 +25,13 @@ _FORMAT = 1
 
 class StateError(KMSProtoError):
     """
-    The state directory cannot be used.
+    The identity of the installation cannot be read or made.
+    """
+
+
+class StateUnusableError(StateError):
+    """
+    The state directory cannot be written or read.
     """
 
 
@@ -36,17 +42,23 @@ def load_installation(directory: Path, now: float, entropy: Callable[[int], byte
     @param directory: The state directory; it is made if need be.
     @param now: POSIX seconds: when the installation was made, if this is the first start.
     @param entropy: Gives so many random bytes.
-    @raise StateError: If the directory cannot be used, or the file in it is damaged.
+    @raise StateUnusableError: If the directory cannot be used.
+    @raise StateError: If the file in it is damaged.
     """
     path = directory / FILE_NAME
     try:
         if not path.exists():
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write_new(path, Installation(entropy(16), datetime.fromtimestamp(now, UTC).date()))
+            _write_new(
+                path,
+                Installation(
+                    entropy(INSTALLATION_IDENTIFIER_LENGTH), datetime.fromtimestamp(now, UTC).date()
+                ),
+            )
         data = path.read_bytes()
     except OSError as error:
-        raise StateError(
-            f"the state directory {directory} cannot be used: {error.strerror}; choose another with --state-directory"
+        raise StateUnusableError(
+            f"the state directory {directory} cannot be used: {error.strerror}"
         ) from error
     try:
         return _parse(data)
@@ -78,7 +90,7 @@ def _write_new(path: Path, installation: Installation) -> None:
 
 def _parse(data: bytes) -> Installation:
     document = json.loads(data)
-    identifier = bytes.fromhex(document["identifier"])
-    if document["format"] != _FORMAT or len(identifier) != 16:
+    if document["format"] != _FORMAT:
         raise ValueError("not an installation file of this version")
+    identifier = bytes.fromhex(document["identifier"])
     return Installation(identifier, date.fromisoformat(document["created"]))

@@ -19,10 +19,11 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kmsproto.errors import KMSProtoError
 from kmsproto.net.server import HostFactory
 
 
-class StartupError(Exception, SystemExit):
+class StartupError(KMSProtoError, SystemExit):
     """
     The service cannot start, for a reason that one line tells.
 

@@ -11,15 +11,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.host import DEFAULT_HOST_BUILD, DEFAULT_LCID
 from kmsproto.kms.policy import DEFAULT_ACTIVATION_INTERVAL, DEFAULT_RENEWAL_INTERVAL
+from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.server import Limits
 
-#: The port that is registered for KMS.
-KMS_PORT = 1688
 #: Where a service that was started by root keeps its state.
 SYSTEM_STATE_DIRECTORY = Path("/var/lib/kmsproto")
 
@@ -33,35 +32,45 @@ class SettingError(KMSProtoError):
         super().__init__(f"--{name}: {value!r} is not {allowed}")
 
 
+class Kind(NamedTuple):
+    """
+    What the values of a setting are.
+
+    @ivar allowed: In words, for an error message: "… is not C{allowed}".
+    @ivar read: Makes a value of a text, or raises L{ValueError}.
+    """
+
+    allowed: str
+    read: Callable[[str], Any]
+
+
 @dataclass(slots=True, frozen=True)
 class Setting:
     """
     One setting.
 
     @ivar name: Its long name, as on the command line.
+    @ivar kind: What its values are.
+    @ivar help: What it does, for a stranger, with its unit.
     @ivar default: What stands for it when it is not given, as text like any value of it; L{None} when that depends
         on the surroundings, as the help says.
-    @ivar help: What it does, for a stranger, with its unit.
-    @ivar allowed: What its values are, for an error message: "… is not C{allowed}".
-    @ivar read: Makes a value of a text, or raises L{ValueError}.
     @ivar short: Its short letter, or nothing.
-    @ivar flag: Whether it is a switch without a value.
+    @ivar repeatable: Whether it may be given more than once.
     """
 
     name: str
-    default: str | None
+    kind: Kind
     help: str
-    allowed: str
-    read: Callable[[str], Any]
+    default: str | None = None
     short: str | None = None
-    flag: bool = False
+    repeatable: bool = False
 
     @property
-    def attribute(self) -> str:
+    def flag(self) -> bool:
         """
-        Its name in Python.
+        Whether it is a switch, which is given without a value.
         """
-        return self.name.replace("-", "_")
+        return self.kind is SWITCH
 
     def value(self, text: str) -> Any:
         """
@@ -70,24 +79,35 @@ class Setting:
         @raise SettingError: If it is not allowed.
         """
         try:
-            return self.read(text)
+            return self.kind.read(text)
         except ValueError as error:
-            raise SettingError(self.name, text, self.allowed) from error
+            raise SettingError(self.name, text, self.kind.allowed) from error
 
 
-def _whole_number(smallest: int, largest: int) -> Callable[[str], int]:
+def whole_number(what: str, smallest: int, largest: int, remark: str = "") -> Kind:
+    """
+    Make the kind of whole numbers between two bounds.
+
+    @param what: What the number is, in words.
+    @param remark: What else is to be known of the bounds.
+    """
+
     def read(text: str) -> int:
-        number = int(text)
-        if not smallest <= number <= largest:
+        # Of what int() takes, "1_000" and " 1" are not numbers to an operator.
+        if not (text.isascii() and text.isdecimal() and smallest <= int(text) <= largest):
             raise ValueError(text)
-        return number
+        return int(text)
 
-    return read
+    return Kind(f"{what} ({smallest} to {largest}{remark})", read)
+
+
+#: Seconds of a time limit, at most a day.
+_DAY = 86400
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds <= 86400:
+    if not 0 < seconds <= _DAY:
         raise ValueError(text)
     return seconds
 
@@ -103,6 +123,17 @@ def _text(text: str) -> str:
     if not text:
         raise ValueError(text)
     return text
+
+
+def _directory(text: str) -> Path:
+    return Path(_text(text))
+
+
+SECONDS = Kind(f"a number of seconds (more than 0, at most {_DAY})", _seconds)
+MINUTES = whole_number("a number of minutes", 15, 43200)
+CONNECTIONS = whole_number("a number of connections", 1, 1000000)
+ON_OR_OFF = Kind("on or off", _on_or_off)
+SWITCH = Kind("on or off, and on when it is given", _on_or_off)
 
 
 def default_state_directory(environment: Mapping[str, str], user_id: int) -> Path:
@@ -121,118 +152,97 @@ def default_state_directory(environment: Mapping[str, str], user_id: int) -> Pat
 
 
 _LIMITS = Limits()
-_MINUTES = _whole_number(15, 43200)
 
 #: All settings, in the order in which help lists them.
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "port",
-        None,
-        f"TCP port to listen on, on every address of this machine, IPv6 and IPv4 (default: {KMS_PORT},"
-        " unless --endpoint is given).",
-        "a port number (0 to 65535; 0 lets the system choose)",
-        _whole_number(0, 65535),
+        whole_number("a port number", 0, 65535, "; 0 lets the system choose"),
+        "TCP port to listen on, on every address of this machine, IPv6 and IPv4"
+        f" (default: {KMS_PORT}, unless --endpoint is given).",
         short="P",
     ),
     Setting(
         "endpoint",
-        None,
+        Kind("a server endpoint", _text),
         "Where to listen, as a Twisted server endpoint, for example tcp:1688:interface=192.0.2.1 or"
         " unix:/run/kms.socket; may be given more than once.",
-        "a server endpoint",
-        _text,
+        repeatable=True,
     ),
     Setting(
         "state-directory",
-        None,
+        Kind("a directory", _directory),
         f"Directory that keeps the identity of this installation (default: {SYSTEM_STATE_DIRECTORY} for root,"
         " ~/.local/state/kmsproto for others).",
-        "a directory",
-        lambda text: Path(_text(text)),
     ),
     Setting(
         "allow-public-peers",
-        None,
+        SWITCH,
         "Answer any address. By default only private, loopback, link-local and unique-local addresses are answered.",
-        "",
-        _on_or_off,
-        flag=True,
     ),
     Setting(
         "allow-shared-address-space",
-        None,
+        SWITCH,
         "Answer 100.64.0.0/10 (RFC 6598) as if it were private.",
-        "",
-        _on_or_off,
-        flag=True,
     ),
     Setting(
         "host-build",
-        str(DEFAULT_HOST_BUILD),
+        whole_number("a build number", 1, 99999),
         "Windows build that the host presents in its ePIDs.",
-        "a build number (1 to 99999)",
-        _whole_number(1, 99999),
+        default=str(DEFAULT_HOST_BUILD),
         short="H",
     ),
     Setting(
         "lcid",
-        str(DEFAULT_LCID),
+        whole_number("a locale id", 1, 32767),
         "Locale id that the host presents in its ePIDs.",
-        "a locale id (1 to 32767)",
-        _whole_number(1, 32767),
+        default=str(DEFAULT_LCID),
         short="C",
     ),
     Setting(
         "activation-interval",
-        str(DEFAULT_ACTIVATION_INTERVAL),
+        MINUTES,
         "Minutes after which a client that is not activated tries again.",
-        "a number of minutes (15 to 43200)",
-        _MINUTES,
+        default=str(DEFAULT_ACTIVATION_INTERVAL),
         short="A",
     ),
     Setting(
         "renewal-interval",
-        str(DEFAULT_RENEWAL_INTERVAL),
+        MINUTES,
         "Minutes after which an activated client renews.",
-        "a number of minutes (15 to 43200)",
-        _MINUTES,
+        default=str(DEFAULT_RENEWAL_INTERVAL),
         short="R",
     ),
     Setting(
         "ndr64",
-        "on",
+        ON_OR_OFF,
         "Offer the transfer syntax NDR64 and prefer it: on or off.",
-        "on or off",
-        _on_or_off,
+        default="on",
     ),
     Setting(
         "bind-time-features",
-        "on",
+        ON_OR_OFF,
         "Negotiate bind-time features, as Windows does: on or off.",
-        "on or off",
-        _on_or_off,
+        default="on",
     ),
     Setting(
         "idle-timeout",
-        f"{_LIMITS.idle_timeout:g}",
+        SECONDS,
         "Seconds without an answer after which a connection is closed.",
-        "a number of seconds (more than 0, at most 86400)",
-        _seconds,
+        default=f"{_LIMITS.idle_timeout:g}",
         short="t",
     ),
     Setting(
         "max-connections",
-        str(_LIMITS.max_connections),
+        CONNECTIONS,
         "Connections that may be open at a time.",
-        "a number (1 to 1000000)",
-        _whole_number(1, 1000000),
+        default=str(_LIMITS.max_connections),
         short="m",
     ),
     Setting(
         "max-connections-per-address",
-        str(_LIMITS.max_connections_per_address),
+        CONNECTIONS,
         "Connections that one address may have open at a time.",
-        "a number (1 to 1000000)",
-        _whole_number(1, 1000000),
+        default=str(_LIMITS.max_connections_per_address),
     ),
 )

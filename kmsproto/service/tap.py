@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -23,12 +24,13 @@ from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.epid import EPIDError, Installation
 from kmsproto.kms.host import Host, HostIdentity
 from kmsproto.kms.policy import charged
+from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.listening import BothFamiliesEndpoint
+from kmsproto.net.quoting import quote
 from kmsproto.net.server import HostFactory, Limits
-from kmsproto.service.installation import load_installation
+from kmsproto.service.installation import StateError, StateUnusableError, load_installation
 from kmsproto.service.listener import HostService, StartupError
 from kmsproto.service.settings import (
-    KMS_PORT,
     SETTINGS,
     Setting,
     SettingError,
@@ -36,7 +38,7 @@ from kmsproto.service.settings import (
 )
 
 _log = Logger()
-_ENDPOINT = next(setting for setting in SETTINGS if setting.name == "endpoint")
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def _read(setting: Setting, text: str) -> Any:
@@ -78,18 +80,21 @@ class Options(UsageOptions):
     optParameters: ClassVar = [
         [each.name, each.short, each.default, each.help]
         for each in SETTINGS
-        if not each.flag and each is not _ENDPOINT
+        if not each.flag and not each.repeatable
     ]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self["endpoint"] = []
 
-    opt_endpoint = _repeatable(_ENDPOINT)
+    opt_endpoint = _repeatable(_BY_NAME["endpoint"])
 
     def parseOptions(self, options: Any = None) -> None:
         """
-        Parse, and inside twistd end with one line, not with the help of all of twistd.
+        Parse.
+
+        @raise UsageError: If an option is not known, or its value not allowed.
+        @raise SystemExit: Instead of that inside twistd, which would print the help of all of twistd before the line.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
@@ -122,11 +127,11 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
 
     @param options: Parsed options.
     @param reactor: The reactor.
-    @raise StartupError: If the state directory, the catalogue or an endpoint cannot be used.
+    @raise StartupError: If the state directory, the host build, the catalogue or an endpoint cannot be used.
     """
     try:
         catalog = load_catalog()
-        installation = load_installation(options["state-directory"], time.time(), os.urandom)
+        installation = _installation(options["state-directory"])
         identity = _identity(options, catalog, installation)
         endpoints = _endpoints(options, reactor)
     except KMSProtoError as error:
@@ -146,18 +151,28 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         ),
         ndr64=options["ndr64"],
         bind_time_features=options["bind-time-features"],
-        allow_public=options["allow-public-peers"],
-        allow_shared=options["allow-shared-address-space"],
+        allow_public_peers=options["allow-public-peers"],
+        allow_shared_address_space=options["allow-shared-address-space"],
         group_seed=int.from_bytes(os.urandom(4), "big"),
     )
     _log.info(
-        "kmsproto {version}: build={build} products={products} state={state}",
+        "starting version={version} host_build={host_build} products={products} state={state}",
         version=__version__,
-        build=options["host-build"],
+        host_build=options["host-build"],
         products=len(catalog.skus),
-        state=options["state-directory"],
+        state=quote(str(options["state-directory"])),
     )
     return HostService(factory, endpoints)
+
+
+def _installation(directory: Path) -> Installation:
+    """
+    @raise StateError: If the state directory cannot be used; with what an operator can do about it.
+    """
+    try:
+        return load_installation(directory, time.time(), os.urandom)
+    except StateUnusableError as error:
+        raise StateError(f"{error}; choose another with --state-directory") from error
 
 
 def _identity(options: Options, catalog: Catalog, installation: Installation) -> HostIdentity:
@@ -188,6 +203,6 @@ def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:
         try:
             endpoints.append(serverFromString(reactor, description))
         except Exception as error:
-            problem = f"{_ENDPOINT.allowed}: {error}"
+            problem = f"{_BY_NAME['endpoint'].kind.allowed}: {error}"
             raise SettingError("endpoint", description, problem) from error
     return endpoints

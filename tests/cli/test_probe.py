@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +73,7 @@ class ProbeCase(SynchronousTestCase):
         )
         self.patch(module, "activate", self.activate)
         self.patch(module, "react", self.react)
+        self.patch(time, "time", lambda: NOW)
         self.patch(socket, "gethostname", lambda: "desk-17")
 
     def activate(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.cli.targets import KMS_PORT, Target, parse_target
+from kmsproto.cli.targets import Target, parse_target
+from kmsproto.net.activation import KMS_PORT
 
 HOSTS = st.one_of(
     st.ip_addresses().map(str),

@@ -139,7 +139,7 @@ def failure_stub(hresult: int, syntax: Syntax = NDR) -> bytes:
     return bytes(16 if syntax == NDR64 else 8) + struct.pack("<I", hresult)
 
 
-class MalformedAnswer(AssertionError):
+class MalformedAnswerError(AssertionError):
     """
     The host sent bytes that no correct server sends.
     """
@@ -147,7 +147,7 @@ class MalformedAnswer(AssertionError):
 
 def _demand(condition: bool, problem: str, data: bytes) -> None:
     if not condition:
-        raise MalformedAnswer(f"{problem}: {data.hex()}")
+        raise MalformedAnswerError(f"{problem}: {data.hex()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ class PDU:
         """
         Compare with the layout that the packet type demands.
 
-        @raise MalformedAnswer: It differs.
+        @raise MalformedAnswerError: It differs.
         """
         body, raw = self.body, self.raw
         match self.ptype:
@@ -274,14 +274,14 @@ class PDU:
                 _demand(body[7] == 0, "the reserved byte is not zero", raw)
                 _demand(self.flags == WHOLE, "flags", raw)
             case _:
-                raise MalformedAnswer(f"no PDU of a server: {raw.hex()}")
+                raise MalformedAnswerError(f"no PDU of a server: {raw.hex()}")
 
 
 def parse(data: bytes) -> list[PDU]:
     """
     Everything the host sent, PDU by PDU.
 
-    @raise MalformedAnswer: A correct server does not send this.
+    @raise MalformedAnswerError: A correct server does not send this.
     """
     found = []
     rest = data

@@ -1,5 +1,5 @@
 """
-Exchanges that were recorded between a widely used KMS client and host, as golden files.
+Exchanges that were recorded between vlmcs and vlmcsd, a widely used client and host in C, as golden files.
 
 Each file is one TCP connection: who sent, the PDU, and for calls the transfer syntax and every field of the sealed
 message, opened.  The recorded host is an example, not the rule: some bytes of its bind_ack and alter_context_resp are

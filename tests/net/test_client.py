@@ -478,7 +478,7 @@ class UnreachableTests(ClientCase):
         A connection that is closed before it carries a byte is a host that was not reached.
         """
         client = ActivationClient(self.clock, ClientOptions())
-        bound = client.bound()
+        bound = client.wait_until_bound()
         client.makeConnection(FakeTCP(ADDRESS, ADDRESS))
         client.connectionLost(Failure(error.ConnectionDone()))
         self.failureResultOf(bound, HostUnreachableError)
@@ -787,7 +787,7 @@ class EndTests(ClientCase):
         client = ActivationClient(self.clock, ClientOptions())
         transport = FakeTCP(ADDRESS, ADDRESS)
         client.makeConnection(transport)
-        closed, bound = client.close(), client.bound()
+        closed, bound = client.close(), client.wait_until_bound()
         self.clock.advance(10)
         self.assertEqual(transport.ends, ["whole", "abort"])
         self.failureResultOf(bound, HostTimeoutError)

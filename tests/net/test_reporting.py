@@ -17,7 +17,8 @@ from kmsproto.kms.host import Answer
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant, Peer
 from kmsproto.net.activation import Answered, Closed, Faulted, PolicyFailed
-from kmsproto.net.reporting import Reporter, quote
+from kmsproto.net.quoting import quote
+from kmsproto.net.reporting import Reporter
 from tests.net import body, catalog
 
 PEER = Peer("10.0.0.9", 50123)

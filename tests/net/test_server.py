@@ -592,7 +592,7 @@ class AdmissionTests(HostCase):
         The shared address space is refused, unless it is allowed.
         """
         self.assertEqual(len(self.refuse("100.64.0.1")), 1)
-        self.factory = self.make_factory(allow_shared=True)
+        self.factory = self.make_factory(allow_shared_address_space=True)
         Wire(self.factory, "100.64.0.1")
         self.assertEqual(len(self.refuse("8.8.8.8")), 1)
 
@@ -600,7 +600,7 @@ class AdmissionTests(HostCase):
         """
         Where public peers are allowed, any address is served.
         """
-        self.factory = self.make_factory(allow_public=True)
+        self.factory = self.make_factory(allow_public_peers=True)
         for peer in ("8.8.8.8", "100.64.0.1", PEER):
             wire = Wire(self.factory, peer)
             wire.send(bind() + call(payload()))

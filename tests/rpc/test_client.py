@@ -12,12 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from kmsproto.errors import LocalProtocolError
 from kmsproto.rpc.client import (
     AlterRefused,
-    AnswerReceived,
     BindAccepted,
     BindRefused,
     ClientConnection,
     ContextsAltered,
     FaultReceived,
+    ResponseReceived,
     offer,
 )
 from kmsproto.rpc.numbers import PacketType
@@ -204,7 +204,7 @@ class WishTests(SynchronousTestCase):
         self.assertEqual(connection.call(0, 6, b"stub"), 2)
         self.assertEqual(connection.data_to_send(), build_request(b"stub", opnum=6, call_id=2))
         events = connection.receive_data(build_response(b"answer", order=">"))
-        self.assertEqual(events, [AnswerReceived(2, ">", b"answer")])
+        self.assertEqual(events, [ResponseReceived(2, ">", b"answer")])
         self.assertEqual(connection.call(0, 6, b""), 3)
 
     def test_only_calls_use_numbers_up(self) -> None:
@@ -237,7 +237,7 @@ class WishTests(SynchronousTestCase):
                 for context_id, flags in zip(context_ids, (FIRST, LAST), strict=True)
             )
             events = connection.receive_data(first + last)
-            self.assertEqual(events, [AnswerReceived(call_id, "<", b"aa")])
+            self.assertEqual(events, [ResponseReceived(call_id, "<", b"aa")])
 
     def test_large_call(self) -> None:
         """
@@ -270,8 +270,8 @@ class WishTests(SynchronousTestCase):
             events,
             [
                 FaultReceived(3, 0x6F7),
-                AnswerReceived(4, "<", b"abcd"),
-                AnswerReceived(2, ">", b"xy"),
+                ResponseReceived(4, "<", b"abcd"),
+                ResponseReceived(2, ">", b"xy"),
             ],
         )
 
@@ -301,7 +301,7 @@ class WishTests(SynchronousTestCase):
         )
         self.assertEqual(
             [type(event) for event in events],
-            [AnswerReceived, FaultReceived, ContextsAltered, AnswerReceived],
+            [ResponseReceived, FaultReceived, ContextsAltered, ResponseReceived],
         )
 
     def test_call_ids_wrap(self) -> None:
@@ -402,7 +402,7 @@ class MisuseTests(SynchronousTestCase):
             self.assertIs(connection.state, ClientState.BOUND)
         self.assertEqual(connection._offered, {})
         events = connection.receive_data(build_response(b"ab"))
-        self.assertEqual(events, [AnswerReceived(2, "<", b"ab")])
+        self.assertEqual(events, [ResponseReceived(2, "<", b"ab")])
         self.assertEqual(connection.call(0, 0, b""), 3)
 
     def test_silence_after_the_end(self) -> None:
@@ -489,7 +489,7 @@ class HostileServerTests(SynchronousTestCase):
                 connection.receive_data(build_response())
             self.misbehaves(connection, data, "which was not made")
         again = calling()
-        only(AnswerReceived, again.receive_data(build_response()))
+        only(ResponseReceived, again.receive_data(build_response()))
         self.misbehaves(again, build_response(), "which was not made")
         self.misbehaves(binding(), build_ack([accepted()] * 2, call_id=3), "which was not made")
         resp = build_ack([accepted(NDR64)], packet_type=15, call_id=3)
@@ -543,7 +543,7 @@ class HostileServerTests(SynchronousTestCase):
         """
         An answer beyond the limit ends the connection with the fragment that goes beyond it.
         """
-        only(AnswerReceived, calling(max_stub=10).receive_data(build_response(bytes(10))))
+        only(ResponseReceived, calling(max_stub=10).receive_data(build_response(bytes(10))))
         self.misbehaves(calling(max_stub=10), build_response(bytes(11)), "larger than 10")
         self.assertEqual(ClientConnection()._max_stub, 65536)
         connection = calling(max_stub=10)
@@ -613,5 +613,5 @@ class HostileServerTests(SynchronousTestCase):
         """
         connection = calling()
         answer, *rest = connection.receive_data(build_response(b"ab") + b"HTTP")
-        self.assertEqual(answer, AnswerReceived(2, "<", b"ab"))
+        self.assertEqual(answer, ResponseReceived(2, "<", b"ab"))
         self.assertIn("version 5.0", misbehaviour(rest))

@@ -10,8 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.rpc.headers import (
     MAX_FRAGMENT,
-    Violation,
-    describe_type,
+    ViolationError,
     judge_header,
     protocol_fault,
     recognize,
@@ -51,8 +50,8 @@ class JudgementTests(SynchronousTestCase):
         """
         Get the answer that a refused header earns.
         """
-        error: Violation = self.assertRaises(
-            Violation, judge_header, judged, established=established
+        error: ViolationError = self.assertRaises(
+            ViolationError, judge_header, judged, established=established
         )
         self.assertTrue(str(error))
         return error.answer
@@ -172,7 +171,7 @@ class JudgementTests(SynchronousTestCase):
         judged = header(kind, length, flags=flags, byte_order=order, auth_length=auth_length)
         try:
             judge_header(judged, established=established)
-        except Violation:
+        except ViolationError:
             return
         self.assertIn(order, ("<", ">"))
         self.assertIn(kind, [PacketType.BIND] if established else LEGAL)
@@ -205,7 +204,9 @@ class RecognitionTests(SynchronousTestCase):
         """
         recognize(b"\4\0\x0b", established=True)
         for start in (b"GET", b"\x16\3\1", b"\5\1\0", b"\0\0\0"):
-            error: Violation = self.assertRaises(Violation, recognize, start, established=True)
+            error: ViolationError = self.assertRaises(
+                ViolationError, recognize, start, established=True
+            )
             self.assertEqual(error.answer, b"")
 
     @PROPERTY
@@ -216,9 +217,11 @@ class RecognitionTests(SynchronousTestCase):
         """
         try:
             recognize(start[:3], established=True)
-        except Violation as early:
+        except ViolationError as early:
             whole = header(start[2], 100, version=(start[0], start[1]))
-            late: Violation = self.assertRaises(Violation, judge_header, whole, established=True)
+            late: ViolationError = self.assertRaises(
+                ViolationError, judge_header, whole, established=True
+            )
             self.assertEqual((str(late), late.answer), (str(early), b""))
 
 
@@ -231,8 +234,8 @@ class WordingTests(SynchronousTestCase):
         """
         A packet type is called by its name, or by its number when it has none.
         """
-        self.assertEqual(describe_type(14), "a PDU of type alter_context")
-        self.assertEqual(describe_type(21), "a PDU of type 21")
+        self.assertEqual(PacketType.describe(14), "a PDU of type alter_context")
+        self.assertEqual(PacketType.describe(21), "a PDU of type 21")
 
     def test_protocol_fault(self) -> None:
         """
@@ -248,6 +251,6 @@ class WordingTests(SynchronousTestCase):
         """
         A violation is answered with nothing unless it knows an answer.
         """
-        self.assertEqual(Violation("bad").answer, b"")
-        violation = Violation("bad", b"x")
+        self.assertEqual(ViolationError("bad").answer, b"")
+        violation = ViolationError("bad", b"x")
         self.assertEqual((str(violation), violation.answer), ("bad", b"x"))

@@ -232,7 +232,7 @@ class CursorTests(SynchronousTestCase):
         """
         Integers are read one by one, and behind the last one is nothing.
         """
-        reader = StubReader(pack(f"{order}{len(values)}I", *values) + bytes(3), order)
+        reader = StubReader(pack(f"{order}{len(values)}I", *values) + bytes(3), NDR, order)
         self.assertEqual([reader.uint32() for _ in values], values)
         self.assertRaises(BadStubError, reader.uint32)
 
@@ -240,7 +240,7 @@ class CursorTests(SynchronousTestCase):
         """
         An integer is read at the next multiple of its size.
         """
-        reader = StubReader(b"x" + bytes(3) + pack("<I", 7), "<")
+        reader = StubReader(b"x" + bytes(3) + pack("<I", 7), NDR, "<")
         reader._offset = 1
         self.assertEqual(reader.uint32(), 7)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.rpc.client import (
-    AnswerReceived,
     BindAccepted,
     ClientConnection,
     ContextsAltered,
     Event,
+    ResponseReceived,
 )
 from kmsproto.rpc.ndr import (
     decode_activation_request,
@@ -133,9 +133,9 @@ class ClientReplayTests(SynchronousTestCase):
             ]
             header = decode_header(answer)
             if sent.packet == "request":
-                event = only(AnswerReceived, events)
+                event = only(ResponseReceived, events)
                 stub = decode_response(header, answer).stub
-                self.assertEqual(event, AnswerReceived(header.call_id, "<", stub))
+                self.assertEqual(event, ResponseReceived(header.call_id, "<", stub))
                 payload, hresult = decode_activation_response(event.stub, syntax, "<")
                 self.assertEqual(hresult, received.hresult)
                 self.assertEqual(bool(payload), not hresult)

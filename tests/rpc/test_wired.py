@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.rpc.client import (
     AlterRefused,
-    AnswerReceived,
     BindAccepted,
     BindRefused,
     ClientConnection,
     ContextsAltered,
     FaultReceived,
+    ResponseReceived,
     offer,
 )
 from kmsproto.rpc.client import Event as ClientEvent
@@ -107,7 +107,7 @@ class WiredTests(SynchronousTestCase):
             self.assertEqual(wire.client.contexts, {1: NDR64} if both else {0: NDR})
             (context_id,) = wire.client.contexts
             call_id = wire.client.call(context_id, 0, b"stub")
-            self.assertEqual(wire.run(), [AnswerReceived(call_id, "<", b"buts")])
+            self.assertEqual(wire.run(), [ResponseReceived(call_id, "<", b"buts")])
             self.assertEqual(wire.server_events, [])
 
     def test_alter_context(self) -> None:
@@ -193,7 +193,7 @@ class WiredTests(SynchronousTestCase):
             expected.append(
                 FaultReceived(call_id, FaultStatus.ACCESS_DENIED)
                 if opnum == 3
-                else AnswerReceived(call_id, "<", stub[::-1])
+                else ResponseReceived(call_id, "<", stub[::-1])
             )
         self.assertEqual(wire.run(), expected)
         self.assertEqual([(call.opnum, len(call.stub)) for call in wire.calls], calls)
@@ -210,7 +210,7 @@ class WiredTests(SynchronousTestCase):
         wire.client.call(0, 0, b"ab")
         self.assertEqual(
             wire.run(),
-            [FaultReceived(2, FaultStatus.OP_RNG_ERROR), AnswerReceived(3, "<", b"ba")],
+            [FaultReceived(2, FaultStatus.OP_RNG_ERROR), ResponseReceived(3, "<", b"ba")],
         )
         self.assertEqual(only(CallRefused, wire.server_events).call_id, 2)
 
@@ -249,7 +249,7 @@ class WiredManagementTests(SynchronousTestCase):
         """
         for syntax, start, bound in ((NDR, 20, "<I"), (NDR64, 40, "<Q")):
             event = self.ask(syntax, 0)
-            assert isinstance(event, AnswerReceived)
+            assert isinstance(event, ResponseReceived)
             (count,) = unpack_from(bound, event.stub, 4 if syntax == NDR else 8)
             self.assertEqual(count, 2)
             self.assertEqual(event.stub[start : start + 16], KMS.syntax.uuid.bytes_le)
@@ -263,15 +263,15 @@ class WiredManagementTests(SynchronousTestCase):
         for syntax, layout in ((NDR, "<II"), (NDR64, "<I4xQ")):
             event = self.ask(syntax, 1, pack("<I", 4))
             expected = pack(layout, 4, 4) + pack("<5I", 1, 0, 2, 1, 0)
-            self.assertEqual(event, AnswerReceived(2, "<", expected))
+            self.assertEqual(event, ResponseReceived(2, "<", expected))
 
     def test_listening(self) -> None:
         """
         The server listens, and does not let itself be stopped.
         """
         for syntax in (NDR, NDR64):
-            self.assertEqual(self.ask(syntax, 2), AnswerReceived(2, "<", pack("<II", 0, 1)))
-            self.assertEqual(self.ask(syntax, 3), AnswerReceived(2, "<", pack("<I", 5)))
+            self.assertEqual(self.ask(syntax, 2), ResponseReceived(2, "<", pack("<II", 0, 1)))
+            self.assertEqual(self.ask(syntax, 3), ResponseReceived(2, "<", pack("<I", 5)))
 
     def test_principal_name(self) -> None:
         """
@@ -280,7 +280,7 @@ class WiredManagementTests(SynchronousTestCase):
         for syntax, layout in ((NDR, "<3IB3xI"), (NDR64, "<3QB3xI")):
             expected = pack(layout, 9, 0, 1, 0, 0x16C9A011)
             self.assertEqual(
-                self.ask(syntax, 4, pack("<II", 10, 9)), AnswerReceived(2, "<", expected)
+                self.ask(syntax, 4, pack("<II", 10, 9)), ResponseReceived(2, "<", expected)
             )
 
     def test_faults(self) -> None:

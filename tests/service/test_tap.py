@@ -115,7 +115,7 @@ class OptionsTests(SynchronousTestCase):
                         parse(f"--{setting.name}={text}")
                     self.assertEqual(
                         str(caught.exception),
-                        f"--{setting.name}: {text!r} is not {setting.allowed}",
+                        f"--{setting.name}: {text!r} is not {setting.kind.allowed}",
                     )
 
     def test_unknown_option(self) -> None:
@@ -467,5 +467,5 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(len(lines), 1)
         self.assertRegex(
             lines[0],
-            rf"^kmsproto \S+: build=26100 products=\d+ state={re.escape(self.state)}$",
+            rf'^starting version=\S+ host_build=26100 products=\d+ state="{re.escape(self.state)}"$',
         )
