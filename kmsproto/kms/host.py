@@ -109,7 +109,7 @@ class Host:
     @param catalog: The products; it chooses the CSVLK by the KMS id.
     @param identity: The ePIDs and the hardware id.
     @param policy: Decides what is granted.
-    @param entropy: Returns as many random bytes as it is asked for: L{os.urandom}, outside of tests.
+    @param entropy: Returns as many random bytes as it is asked for: C{os.urandom}, outside of tests.
     """
 
     def __init__(

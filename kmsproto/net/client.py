@@ -175,9 +175,8 @@ class ActivationClient(Protocol):
         """
         Give up, and close without waiting for anything.
         """
-        if self._over is None:
-            self._give_up(problem)
-            self.transport.abortConnection()
+        self._give_up(problem)
+        self.transport.abortConnection()
 
     def _give_up(self, problem: KMSProtoError) -> None:
         """

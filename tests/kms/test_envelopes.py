@@ -499,6 +499,15 @@ class ResponseTests(SynchronousTestCase):
     Responses, sealed by a host and opened by a client.
     """
 
+    def test_version_that_does_not_exist(self) -> None:
+        """
+        There are no responses of a version that does not exist.
+        """
+        _, opened = seal_request(REQUEST, bytes(16))
+        body = RESPONSE._replace(major_version=7)
+        with self.assertRaises(LocalProtocolError):
+            seal_response(opened, body, salt=bytes(16), random=bytes(16), hardware_id=bytes(8))
+
     @given(
         request_bodies(), response_bodies(), salts, salts, salts, st.binary(min_size=8, max_size=8)
     )

@@ -435,6 +435,18 @@ class UnsoundPolicyTests(SynchronousTestCase):
         self.refused(HResult.SUCCESS)
         self.refused(0)
 
+    def test_policy_that_needs_time(self) -> None:
+        """
+        A policy that needs time cannot be asked in one step.
+        """
+
+        async def think() -> Grant:
+            return Grant(50)
+
+        thought = think()
+        self.refused(thought)
+        thought.close()
+
     def test_plain_number(self) -> None:
         """
         A number that is an HRESULT refuses like the HRESULT itself.
