@@ -4,10 +4,13 @@ The C{kmsproto} command itself.
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from kmsproto import __version__
 from kmsproto.cli.probe import probe
+from kmsproto.net.quoting import tolerate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +21,7 @@ def main() -> None:
 
     They grant no licence: whoever activates products must own the volume licences for them.
     """
+    tolerate(sys.stdout)
 
 
 main.add_command(probe)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kmsproto.errors import LocalProtocolError
-from kmsproto.kms.catalog import Catalog
+from kmsproto.kms.catalog import CSVLK, Catalog
 from kmsproto.kms.envelopes import SALT_LENGTH, OpenedRequest, open_request, seal_response
 from kmsproto.kms.epid import Installation, derive_epid, derive_hardware_id
 from kmsproto.kms.hresults import HResult
@@ -47,6 +47,26 @@ def _refusal(decision: object) -> HResult:
     return HResult(decision)
 
 
+def _answering(catalog: Catalog) -> dict[str, CSVLK]:
+    """
+    Gather the CSVLKs that answer for some KMS id, or for one that nobody knows.
+    """
+    csvlks = map(catalog.csvlk_for, (*catalog.kms_ids, _UNKNOWN))
+    return {csvlk.key: csvlk for csvlk in csvlks}
+
+
+def host_builds(catalog: Catalog) -> list[int]:
+    """
+    List the builds that are known as KMS hosts and can host every CSVLK that answers, the newest first.
+    """
+    csvlks = _answering(catalog).values()
+    return [
+        build.build
+        for build in catalog.host_builds.values()
+        if build.for_epid and not any(build.build in each.invalid_host_builds for each in csvlks)
+    ]
+
+
 class HostIdentity:
     """
     What a host says of itself: an ePID for each CSVLK, and a hardware id.
@@ -68,10 +88,9 @@ class HostIdentity:
         lcid: int = DEFAULT_LCID,
     ) -> None:
         build = catalog.host_build(host_build)
-        answering = map(catalog.csvlk_for, (*catalog.kms_ids, _UNKNOWN))
         self._epids = {
-            csvlk.key: str(derive_epid(installation, csvlk, build, lcid))
-            for csvlk in {each.key: each for each in answering}.values()
+            key: str(derive_epid(installation, csvlk, build, lcid))
+            for key, csvlk in _answering(catalog).items()
         }
         #: The hardware id, 8 bytes.
         self.hardware_id = derive_hardware_id(installation)

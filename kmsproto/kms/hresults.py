@@ -60,6 +60,10 @@ class HResult(IntEnum):
         member._value_ = value
         return member
 
+    def __reduce_ex__(self, protocol: object) -> tuple[type[HResult], tuple[int]]:
+        # By value: some releases of Python would look a code without a name up by its name.
+        return HResult, (self.value,)
+
     @property
     def meaning(self) -> str:
         """

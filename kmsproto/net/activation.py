@@ -153,26 +153,35 @@ class HostConnection:
     @property
     def unfinished(self) -> str:
         """
-        What the peer has begun and not finished; nothing when it is merely silent.
+        What was begun and not finished; nothing when the peer is merely silent.
         """
         if self._rpc.waiting:
             return "a call waits for its decision"
-        if self._rpc.state is ServerState.ESTABLISHED:
-            return "it never bound"
+        if self._rpc.incomplete:
+            return "a PDU is incomplete"
         return "a call is incomplete" if self._rpc.state is ServerState.RECEIVING else ""
+
+    @property
+    def bound(self) -> bool:
+        """
+        Whether the peer has bound.
+        """
+        return self._rpc.state is not ServerState.ESTABLISHED
 
     def receive_data(self, data: bytes, now: float) -> list[HostEvent]:
         """
         Take a segment, or, with no bytes, go on after a decision.
 
         @param now: POSIX seconds.
-        @return: What happened.
+        @return: What happened, up to the next L{Undecided}.  Begin to wait for that, and ask again with no bytes: if
+            it is decided already, its answer comes before what stands behind it in the stream.
         """
         report: list[HostEvent] = []
         events = self._rpc.receive_data(data)
         while events:
-            for event in events:
-                report.append(self._handle(event, now))
+            report.extend(self._handle(event, now) for event in events)
+            if isinstance(report[-1], Undecided):
+                break
             events = self._rpc.receive_data(b"")
         return report
 

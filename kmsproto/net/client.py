@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from twisted.internet import defer, error
+from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -228,11 +228,15 @@ def activate(
 async def _connect(
     clock: IReactorTime, endpoint: IStreamClientEndpoint, options: ClientOptions
 ) -> ActivationClient:
+    def late(result: Any, seconds: float) -> Any:
+        # Whatever the endpoint makes of being cancelled: each kind has an error of its own for that.
+        if not isinstance(result, Failure):
+            result.transport.abortConnection()
+        raise HostTimeoutError(f"no connection within {seconds:g} seconds")
+
     factory = _ClientFactory(clock, options)
     try:
-        protocol = await endpoint.connect(factory).addTimeout(options.timeout, clock)
-    except defer.TimeoutError as problem:
-        raise HostTimeoutError(f"no connection within {options.timeout:g} seconds") from problem
+        protocol = await endpoint.connect(factory).addTimeout(options.timeout, clock, late)
     except (error.ConnectError, error.DNSLookupError, OSError, ValueError) as problem:
         # A ValueError is what an endpoint has to say of a name that no host can have.
         raise HostUnreachableError(f"no connection: {str(problem).rstrip('.')}") from problem

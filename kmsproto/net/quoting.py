@@ -8,6 +8,8 @@ privileges may be unable to do.
 
 from __future__ import annotations
 
+from io import TextIOWrapper
+
 
 def printable(text: str) -> str:
     """
@@ -21,6 +23,16 @@ def quote(text: str) -> str:
     Write a text so that it stays within its quotes and its line.
     """
     return f'"{printable(text)}"'
+
+
+def tolerate(stream: object) -> None:
+    """
+    Let a text stream write what it has no characters for as escapes, where it would otherwise write nothing.
+
+    @param stream: For example C{sys.stdout}; other things than text streams are left alone.
+    """
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _show(character: str) -> str:

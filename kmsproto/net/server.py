@@ -20,14 +20,13 @@ L{HostFactory} decides who may connect at all, and drains when the service stops
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -127,6 +126,7 @@ class HostProtocol(Protocol):
         if self._ending:
             self.transport.loseConnection()
         elif not self._connection.waiting:
+            self._report_departure()
             self._end()
 
     def writeConnectionLost(self) -> None:
@@ -138,6 +138,8 @@ class HostProtocol(Protocol):
         """
         Forget the connection, and the calls that nobody waits for any more.
         """
+        if not self._ending:
+            self._report_departure()
         self._ending = True
         self._abandon_calls()
         self.factory.closed(self)
@@ -168,6 +170,8 @@ class HostProtocol(Protocol):
         End a connection that does not get on.
         """
         unfinished = self._connection.unfinished
+        if not unfinished and not self._connection.bound:
+            unfinished = "it never bound"
         if unfinished:
             self.factory.reporter.closed(self.peer, f"timed out: {unfinished}")
         self._end()
@@ -221,6 +225,7 @@ class HostProtocol(Protocol):
 
     def _report(self, event: HostEvent) -> None:
         if isinstance(event, Undecided):
+            self._again = True
             self._wait(event)
         else:
             self.factory.reporter.report(self.peer, event)
@@ -255,6 +260,14 @@ class HostProtocol(Protocol):
         self._advance(b"")
 
     # Flow and end.
+
+    def _report_departure(self) -> None:
+        """
+        Write a line if the peer leaves in the middle of something.
+        """
+        unfinished = self._connection.unfinished
+        if unfinished:
+            self.factory.reporter.closed(self.peer, f"the peer left: {unfinished}")
 
     def _regulate(self) -> None:
         """
@@ -294,6 +307,39 @@ class HostProtocol(Protocol):
             return
         self._regulate()
         self.transport.loseWriteConnection()
+
+
+class _Drain:
+    """
+    Waits until certain connections are gone, and aborts those that take too long.
+
+    @ivar done: Fires when the last is gone.
+    """
+
+    def __init__(
+        self, connections: Iterable[HostProtocol], clock: IReactorTime, limit: float
+    ) -> None:
+        self._remaining = set(connections)
+        self._timer = clock.callLater(limit, self._abort)
+        self.done: Deferred[None] = Deferred()
+
+    def closed(self, protocol: HostProtocol) -> bool:
+        """
+        One connection is gone.
+
+        @return: Whether it was the last.
+        """
+        self._remaining.discard(protocol)
+        if self._remaining:
+            return False
+        if self._timer.active():
+            self._timer.cancel()
+        self.done.callback(None)
+        return True
+
+    def _abort(self) -> None:
+        for protocol in list(self._remaining):
+            protocol.abort()
 
 
 class HostFactory(ServerFactory):
@@ -337,8 +383,7 @@ class HostFactory(ServerFactory):
         self._allow_shared = allow_shared_address_space
         self._connections: set[HostProtocol] = set()
         self._per_address: Counter[str] = Counter()
-        self._drained: list[Deferred[None]] = []
-        self._abort: IDelayedCall | None = None
+        self._drains: list[_Drain] = []
         #: Connections that may still get on.
         self.idle: Deadlines[HostProtocol] = Deadlines(
             clock, self.limits.idle_timeout, HostProtocol.expire
@@ -401,34 +446,18 @@ class HostFactory(ServerFactory):
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
-        self._check_drained()
+        for drain in self._drains[:]:
+            if drain.closed(protocol):
+                self._drains.remove(drain)
 
     def drain(self) -> Deferred[None]:
         """
-        Finish the calls in progress, close every connection, and tell when the last is gone.
-
-        It may be asked again, and then tells once more.
+        Finish the calls in progress, close every connection that there is now, and tell when the last is gone.
         """
         if not self._connections:
             return succeed(None)
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        if self._abort is None:
-            limit = self.limits.drain_timeout
-            self._abort = self.clock.callLater(limit, self._each, HostProtocol.abort)
-        self._each(HostProtocol.drain)
-        return drained
-
-    def _each(self, act: Callable[[HostProtocol], None]) -> None:
+        drain = _Drain(self._connections, self.clock, self.limits.drain_timeout)
+        self._drains.append(drain)
         for protocol in list(self._connections):
-            act(protocol)
-
-    def _check_drained(self) -> None:
-        if self._connections or not self._drained:
-            return
-        if self._abort is not None and self._abort.active():
-            self._abort.cancel()
-        self._abort = None
-        drained, self._drained = self._drained, []
-        for each in drained:
-            each.callback(None)
+            protocol.drain()
+        return drain.done

@@ -222,6 +222,13 @@ class ServerConnection:
         """
         return len(self._waiting) >= self._max_calls
 
+    @property
+    def incomplete(self) -> bool:
+        """
+        Whether a PDU has begun to come, or is left alone while calls are waiting.
+        """
+        return bool(self._stream)
+
     def receive_data(self, data: bytes) -> list[Event]:
         """
         Take a segment of the stream, or, with no bytes, go on behind the last call.
@@ -284,7 +291,8 @@ class ServerConnection:
 
     def close(self) -> None:
         """
-        End the connection: nothing more is looked at, and its association group is left.  May be repeated.
+        End the connection: nothing more is looked at, calls that wait get no answer any more, and its association
+        group is left.  May be repeated.
         """
         if self.closed:
             return

@@ -21,6 +21,12 @@ class PDUStream:
         self._buffer = bytearray()
         self._header: Header | None = None
 
+    def __bool__(self) -> bool:
+        """
+        Tell whether there are bytes that have not been used.
+        """
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """
         Add a segment.

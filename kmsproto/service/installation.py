@@ -62,7 +62,7 @@ def load_installation(directory: Path, now: float, entropy: Callable[[int], byte
         ) from error
     try:
         return _parse(data)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(
             f"{path} is damaged; restore it from a backup, or move it away to start anew, with new ePIDs"
         ) from error

@@ -8,11 +8,13 @@ the start.  To stop is to close the listening sockets first, and then to wait fo
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -21,6 +23,9 @@ from twisted.python.failure import Failure
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.net.server import HostFactory
+
+#: Open files that a process needs beside its connections.
+SPARE_DESCRIPTORS = 64
 
 
 class StartupError(KMSProtoError, SystemExit):
@@ -52,6 +57,7 @@ class HostService(Service):
         self.factory = factory
         self._endpoints = endpoints
         self._listening = False
+        self._starting = False
         #: The open ports.
         self.ports: list[IListeningPort] = []
 
@@ -71,42 +77,65 @@ class HostService(Service):
         if not self._listening:
             self._listen()
 
-    def stopService(self) -> Deferred[object]:
+    def stopService(self) -> Deferred[Any]:
         """
         Close the sockets, and finish the calls in progress.
 
         @return: Fires when the last connection is gone.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        ports, self.ports = self.ports, []
-        self._listening = False
-        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        return closed.addCallback(lambda _: self.factory.drain())
+        return self._close().addCallback(lambda _: self.factory.drain())
 
     def _listen(self) -> None:
-        _allow_descriptors(self.factory.limits.max_connections)
+        self._allow_descriptors()
+        self._listening = self._starting = True
         problems: list[Failure] = []
-        starting = True
-
-        def failed(failure: Failure) -> None:
-            if starting:
-                problems.append(failure)
-            else:
-                self._log.failure("an endpoint failed after the start", failure)
-
         for endpoint in self._endpoints:
-            endpoint.listen(self.factory).addCallbacks(self._opened, failed)
-        starting = False
+            opening = endpoint.listen(self.factory)
+            opening.addCallbacks(self._opened, self._failed, errbackArgs=(problems,))
+        self._starting = False
         if problems:
-            ports, self.ports = self.ports, []
-            for port in ports:
-                port.stopListening()
+            self._close()
             raise StartupError(_describe(problems[0]))
-        self._listening = True
 
-    def _opened(self, port: IListeningPort) -> None:
+    def _close(self) -> Deferred[Any]:
+        """
+        Close the sockets.
+        """
+        self._listening = False
+        ports, self.ports = self.ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def _opened(self, port: IListeningPort) -> object:
+        if not self._listening:
+            # An endpoint that takes its time has taken too much of it.
+            return port.stopListening()
         self.ports.append(port)
         self._log.info("listening address={address}", address=_where(port.getHost()))
+        return None
+
+    def _failed(self, failure: Failure, problems: list[Failure]) -> None:
+        if self._starting:
+            problems.append(failure)
+        else:
+            self._log.failure("an endpoint failed after the start", failure)
+
+    def _allow_descriptors(self) -> None:
+        """
+        Raise the soft limit on open files as far as the connections need it and the hard limit lets us.
+        """
+        connections = self.factory.limits.max_connections
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = connections + SPARE_DESCRIPTORS
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            self._log.warn(
+                "limited open_files={hard} max_connections={connections}",
+                hard=hard,
+                connections=connections,
+            )
+            wanted = hard
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _where(address: object) -> str:
@@ -117,6 +146,8 @@ def _where(address: object) -> str:
         return f"[{address.host}]:{address.port}"
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
+    if isinstance(address, UNIXAddress):
+        return os.fsdecode(address.name or b"")
     return str(address)
 
 
@@ -126,19 +157,16 @@ def _describe(failure: Failure) -> str:
     """
     error = failure.value
     if isinstance(error, CannotListenError):
-        where = ":".join(str(part) for part in (error.interface, error.port) if part)
-        reason = getattr(error.socketError, "strerror", None) or error.socketError
-        return f"cannot listen on {where}: {reason}; choose another with --port or --endpoint"
-    return f"cannot listen: {failure.getErrorMessage()}"
+        where = ":".join(_text(part) for part in (error.interface, error.port) if part)
+        number = getattr(error.socketError, "errno", None)
+        reason = os.strerror(number) if number else error.socketError
+    else:
+        where, reason = "an endpoint", failure.getErrorMessage()
+    return f"cannot listen on {where}: {reason}; choose another with --port or --endpoint"
 
 
-def _allow_descriptors(connections: int) -> None:
+def _text(part: object) -> str:
     """
-    Raise the soft limit on open files as far as the connections need it and the hard limit lets us.
+    Write a part of an address, which is bytes where it is the path of a UNIX socket.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 64
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return os.fsdecode(part) if isinstance(part, bytes) else str(part)

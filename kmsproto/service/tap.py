@@ -5,6 +5,7 @@ What C{twistd kms} runs: the options, made from the settings, and the service, m
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,11 @@ from kmsproto import __version__
 from kmsproto.errors import CatalogError, KMSProtoError
 from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.epid import EPIDError, Installation
-from kmsproto.kms.host import Host, HostIdentity
+from kmsproto.kms.host import Host, HostIdentity, host_builds
 from kmsproto.kms.policy import charged
 from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.listening import BothFamiliesEndpoint
-from kmsproto.net.quoting import quote
+from kmsproto.net.quoting import quote, tolerate
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.service.installation import StateError, StateUnusableError, load_installation
 from kmsproto.service.listener import HostService, StartupError
@@ -129,6 +130,8 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     @param reactor: The reactor.
     @raise StartupError: If the state directory, the host build, the catalogue or an endpoint cannot be used.
     """
+    # Where twistd logs to in the foreground; a name that the terminal has no characters for must not cost the line.
+    tolerate(sys.stdout)
     try:
         catalog = load_catalog()
         installation = _installation(options["state-directory"])
@@ -185,9 +188,9 @@ def _identity(options: Options, catalog: Catalog, installation: Installation) ->
     try:
         return HostIdentity(catalog, installation, host_build=build, lcid=options["lcid"])
     except (CatalogError, EPIDError) as error:
-        raise SettingError(
-            "host-build", str(build), f"a build for this catalogue: {error}"
-        ) from error
+        known = ", ".join(map(str, host_builds(catalog)))
+        allowed = f"a build that can host the keys of the catalogue, such as {known}"
+        raise SettingError("host-build", str(build), allowed) from error
 
 
 def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:

@@ -232,9 +232,11 @@ class HostConnectionTests(SynchronousTestCase):
         What a peer has begun and not finished is told in words.
         """
         connection = make_connection()
-        self.assertEqual(connection.unfinished, "it never bound")
-        connection.receive_data(bind(), NOW)
-        self.assertEqual(connection.unfinished, "")
+        self.assertEqual((connection.bound, connection.unfinished), (False, ""))
+        connection.receive_data(bind()[:20], NOW)
+        self.assertEqual((connection.bound, connection.unfinished), (False, "a PDU is incomplete"))
+        connection.receive_data(bind()[20:], NOW)
+        self.assertEqual((connection.bound, connection.unfinished), (True, ""))
         fragment = bytearray(call(payload()))
         fragment[3] = 0x01
         connection.receive_data(bytes(fragment), NOW)

@@ -451,6 +451,39 @@ class UnreachableTests(ClientCase):
         self.assertEqual(len(cancelled), 1)
         self.assertTimers(0)
 
+    def test_errors_of_endpoints_that_are_cancelled(self) -> None:
+        """
+        Each kind of endpoint fails in its own way when it is given up; all of them mean that time was over.
+        """
+        for problem in (
+            error.ConnectingCancelledError(IPv4Address("TCP", "10.0.0.1", 1688)),
+            error.DNSLookupError("cancelled"),
+            CancelledError(),
+        ):
+            with self.subTest(problem=problem):
+
+                def cancel(attempt: Deferred[Any], problem: Exception = problem) -> None:
+                    attempt.errback(problem)
+
+                asked = connect(self.clock, UnreachableEndpoint(Deferred(cancel)))
+                self.clock.advance(10)
+                self.failureResultOf(asked, HostTimeoutError)
+
+    def test_connects_when_it_is_too_late(self) -> None:
+        """
+        A connection that comes although it was given up is closed.
+        """
+        client = ActivationClient(self.clock, ClientOptions())
+        transport = FakeTCP(ADDRESS, ADDRESS)
+        client.makeConnection(transport)
+        endpoint = UnreachableEndpoint(Deferred(lambda attempt: attempt.callback(client)))
+        asked = connect(self.clock, endpoint, ClientOptions(timeout=3))
+        self.clock.advance(3)
+        self.failureResultOf(asked, HostTimeoutError)
+        self.assertEqual(transport.ends, ["abort"])
+        client.wait_until_bound().addErrback(lambda failure: None)
+        self.clock.advance(10)
+
     def test_hangs_up_at_once(self) -> None:
         """
         A host that hangs up instead of binding is not reached.

@@ -829,7 +829,7 @@ class PolicyTests(HostCase):
 
     def test_cancelled_when_the_peer_leaves(self) -> None:
         """
-        When the peer leaves, decisions that nobody waits for any more are cancelled, and nothing is logged.
+        When the peer leaves, decisions that nobody waits for any more are cancelled, and one line says so.
         """
         cancelled: list[Deferred[object]] = []
         self.host_with(lambda _: Deferred(cancelled.append))
@@ -837,7 +837,38 @@ class PolicyTests(HostCase):
         wire.send(calls(3))
         with host_lines() as lines:
             wire.leave()
-        self.assertEqual((len(cancelled), wire.replies(), lines), (3, [], []))
+        self.assertEqual((len(cancelled), wire.replies(), len(lines)), (3, [], 1))
+        self.assertIn("the peer left: a call waits for its decision", lines[0])
+
+    def test_answered_before_the_end(self) -> None:
+        """
+        A decision that is ready is answered before what stands behind its call in the segment ends the connection.
+        """
+
+        async def decide() -> Grant:
+            return Grant(50)
+
+        kinds: list[Callable[[], object]] = [lambda: succeed(Grant(50)), decide]
+        for kind in kinds:
+            for multiplexed in (False, True):
+                with self.subTest(kind=kind, multiplexed=multiplexed):
+                    self.host_with(lambda _, kind=kind: kind())
+                    wire = self.bound(multiplexed=multiplexed)
+                    wire.send(calls(3) + bind())
+                    replies = wire.replies()
+                    self.assertEqual(replies[:3], granted(2, 3, 4))
+                    self.assertEqual((len(replies), wire.ends), (4, ["half"]))
+
+    def test_cut_anywhere(self) -> None:
+        """
+        How a stream is cut into segments changes nothing, also when decisions are ready Deferreds.
+        """
+        self.host_with(lambda _: succeed(Grant(50)))
+        stream = calls(2) + call(b"", 9)[:24] + calls(2)
+        whole, apart = self.bound(multiplexed=True), self.bound(multiplexed=True)
+        whole.send(stream)
+        apart.send(*(stream[index : index + 1] for index in range(len(stream))))
+        self.assertEqual(whole.take(), apart.take())
 
     def test_coroutine_cancelled(self) -> None:
         """
@@ -1128,6 +1159,19 @@ class DrainTests(HostCase):
         self.successResultOf(second)
         self.successResultOf(first)
         self.assertTimers(0)
+
+    def test_later_connections(self) -> None:
+        """
+        Whoever connects after a host was drained, as after a restart, is neither waited for nor cut off.
+        """
+        old = self.bound()
+        drained = self.factory.drain()
+        new = self.bound()
+        old.leave()
+        self.successResultOf(drained)
+        self.clock.advance(5)
+        self.assertEqual(new.ends, [])
+        self.assertServed(new)
 
     def test_serves_again(self) -> None:
         """

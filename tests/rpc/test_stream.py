@@ -47,6 +47,17 @@ class PDUStreamTests(SynchronousTestCase):
         self.assertEqual(stream.take(header), data)
         self.assertIsNone(stream.header())
 
+    def test_truth(self) -> None:
+        """
+        A stream is true as long as there are bytes in it that have not been used.
+        """
+        stream = PDUStream()
+        self.assertFalse(stream)
+        stream.feed(build_pdu(0, b"body"))
+        self.assertTrue(stream)
+        drain(stream)
+        self.assertFalse(stream)
+
     def test_peek_uses_nothing(self) -> None:
         """
         To look at the next bytes gives what is there and leaves it there.

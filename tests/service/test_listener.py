@@ -137,7 +137,7 @@ class ListenerTests(HostCase):
             [
                 "listening address=10.0.0.1:1688",
                 "listening address=[::]:1688",
-                "listening address=UNIXAddress('/run/kms.socket')",
+                "listening address=/run/kms.socket",
             ],
         )
 
@@ -245,7 +245,7 @@ class ListenerTests(HostCase):
         """
         self.assertEqual(
             self.failing(FakeEndpoint(OverflowError("port must be 0-65535"))),
-            "cannot listen: port must be 0-65535",
+            "cannot listen on an endpoint: port must be 0-65535; choose another with --port or --endpoint",
         )
 
     def test_all_or_none(self) -> None:
@@ -256,7 +256,7 @@ class ListenerTests(HostCase):
         text = self.failing(
             good, FakeEndpoint(ValueError("first")), other, FakeEndpoint(ValueError("second"))
         )
-        self.assertEqual(text, "cannot listen: first")
+        self.assertIn("first", text)
         self.assertEqual([each.ports[0].stopped for each in (good, other)], [1, 1])
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -271,6 +271,53 @@ class ListenerTests(HostCase):
         service.startService()
         self.assertEqual(service.ports, [good.ports[-1], busy.ports[-1]])
         self.assertEqual((good.ports[0].stopped, good.ports[-1].stopped), (1, 0))
+
+    def test_opened_too_late(self) -> None:
+        """
+        An endpoint that opens its socket only after the stop has it closed again.
+        """
+        pending: Deferred[Any] = Deferred()
+
+        @implementer(IStreamServerEndpoint)
+        class SlowEndpoint:
+            """
+            An endpoint that takes its time.
+            """
+
+            def listen(self, protocolFactory: Any) -> Deferred[Any]:
+                """
+                Listen later.
+                """
+                return pending
+
+        service = HostService(self.factory, [SlowEndpoint()])
+        service.startService()
+        service.stopService()
+        port = FakePort(IPv4Address("TCP", "10.0.0.1", 1688))
+        pending.callback(port)
+        self.assertEqual((port.stopped, service.ports), (1, []))
+
+    def test_start_again_on_a_busy_port(self) -> None:
+        """
+        A service that is started anew tells as at its first start what keeps it from listening.
+        """
+        endpoint = FakeEndpoint()
+        service = self.service(endpoint)
+        service.startService()
+        service.stopService()
+        endpoint.problem = ValueError("busy")
+        self.assertRaises(StartupError, service.startService)
+
+    def test_too_few_descriptors(self) -> None:
+        """
+        When the system allows fewer open files than connections need, one line says so.
+        """
+        self.patch(resource, "getrlimit", lambda _: (1024, 4096))
+        self.patch(resource, "setrlimit", lambda *_: None)
+        with capturedLogs() as events:
+            self.service().startService()
+        lines = [formatEvent(event) for event in events]
+        self.assertIn("limited open_files=4096 max_connections=16384", lines)
 
     def test_fails_later(self) -> None:
         """
