@@ -24,7 +24,14 @@ from kmsproto.kms.epid import (
     derive_epid,
     derive_hardware_id,
 )
-from kmsproto.kms.host import DEFAULT_HOST_BUILD, DEFAULT_LCID, Answer, Host, HostIdentity
+from kmsproto.kms.host import (
+    DEFAULT_HOST_BUILD,
+    DEFAULT_LCID,
+    Answer,
+    Host,
+    HostIdentity,
+    host_builds,
+)
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer, Policy, charged
@@ -412,6 +419,36 @@ class EntropyTests(SynchronousTestCase):
         host.answer(sealed()[0], PEER, NOW)
         host.answer(b"", PEER, NOW)
         self.assertEqual(entropy.asked, [])
+
+
+class HostBuildTests(SynchronousTestCase):
+    """
+    The builds that a host can present.
+    """
+
+    def test_can_host(self) -> None:
+        """
+        Each of them makes an identity; the default is among them, and the newest comes first.
+        """
+        catalog = load_catalog()
+        builds = host_builds(catalog)
+        self.assertIn(DEFAULT_HOST_BUILD, builds)
+        self.assertEqual(builds, sorted(builds, reverse=True))
+        for build in builds:
+            with self.subTest(build=build):
+                HostIdentity(catalog, INSTALLATION, host_build=build)
+
+    def test_others_cannot(self) -> None:
+        """
+        A known host that is older than a key which answers is not among them, and makes no identity.
+        """
+        catalog = load_catalog()
+        for build in catalog.host_builds.values():
+            if build.for_epid and build.build not in host_builds(catalog):
+                with self.subTest(build=build.build):
+                    self.assertRaises(
+                        EPIDError, HostIdentity, catalog, INSTALLATION, host_build=build.build
+                    )
 
 
 class UnsoundPolicyTests(SynchronousTestCase):
