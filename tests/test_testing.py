@@ -17,7 +17,7 @@ from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant, Peer
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.testing import INSTALLATION, fixed_entropy, host_factory, make_host
-from tests.net import BOUND, NOW, PEER, Wire, bind, body, call, catalog, granted, payload
+from tests.net.wiring import BOUND, NOW, PEER, Wire, bind, body, call, catalog, granted, payload
 
 WHO = Peer(PEER, 50123)
 

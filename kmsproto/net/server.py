@@ -169,11 +169,13 @@ class HostProtocol(Protocol):
         """
         End a connection that does not get on.
         """
-        unfinished = self._connection.unfinished
-        if not unfinished and not self._connection.bound:
-            unfinished = "it never bound"
-        if unfinished:
-            self.factory.reporter.closed(self.peer, f"timed out: {unfinished}")
+        reason = self._connection.unfinished
+        if self._write_blocked:
+            reason = "it does not read its answers"
+        elif not reason and not self._connection.bound:
+            reason = "it never bound"
+        if reason:
+            self.factory.reporter.closed(self.peer, f"timed out: {reason}")
         self._end()
 
     def drain(self) -> None:

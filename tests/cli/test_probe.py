@@ -34,7 +34,7 @@ from kmsproto.errors import (
 from kmsproto.kms.envelopes import OpenedResponse
 from kmsproto.kms.messages import RequestBody, ResponseBody, filetime
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions
-from tests.net import NOW, body, catalog, returning
+from tests.net.wiring import NOW, body, catalog, returning
 
 EPID = "03612-00206-471-000000-03-1033-26100.0000-3182026"
 

@@ -15,8 +15,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, T
 from twisted.internet.endpoints import TCP6ServerEndpoint as TCP6Server
 from twisted.trial.unittest import TestCase
 
-from tests.integration.test_twistd import free_port, has_ipv6
-from tests.net import catalog
+from tests.integration.processes import free_port, has_ipv6
+from tests.net.wiring import catalog
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PRODUCT = "Windows 10/11 Enterprise"

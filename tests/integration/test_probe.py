@@ -10,7 +10,7 @@ import threading
 from subprocess import CompletedProcess
 
 from kmsproto.cli.probe import DEFAULT_PRODUCT
-from tests.integration.test_twistd import PATIENCE, TwistdCase, free_port, has_ipv6, run
+from tests.integration.processes import PATIENCE, TwistdCase, free_port, has_ipv6, run
 
 
 class ProbeTests(TwistdCase):

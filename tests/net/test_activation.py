@@ -42,7 +42,7 @@ from kmsproto.rpc import ndr, pdu
 from kmsproto.rpc.numbers import BindNakReason, FaultStatus, PacketType
 from kmsproto.testing import make_host
 from tests.golden import EXCHANGES, load_exchange
-from tests.net import (
+from tests.net.wiring import (
     BOUND,
     FAULT_UNSPEC,
     NOW,

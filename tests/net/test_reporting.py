@@ -19,7 +19,7 @@ from kmsproto.kms.policy import Grant, Peer
 from kmsproto.net.activation import Answered, Closed, Faulted, PolicyFailed
 from kmsproto.net.quoting import quote
 from kmsproto.net.reporting import Reporter
-from tests.net import body, catalog
+from tests.net.wiring import body, catalog
 
 PEER = Peer("10.0.0.9", 50123)
 

@@ -19,7 +19,7 @@ from kmsproto.kms.epid import Installation
 from kmsproto.kms.host import HostIdentity
 from kmsproto.service.installation import FILE_NAME, StateError, load_installation
 from kmsproto.testing import fixed_entropy
-from tests.net import NOW, catalog
+from tests.net.wiring import NOW, catalog
 
 IDENTIFIER = bytes(range(16))
 

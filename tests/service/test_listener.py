@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from kmsproto.kms.policy import Grant
 from kmsproto.net.server import Limits
 from kmsproto.service.listener import HostService, StartupError
-from tests.net import HostCase, call, granted, payload
+from tests.net.wiring import HostCase, call, granted, payload
 
 
 @implementer(IListeningPort)

@@ -27,7 +27,7 @@ from kmsproto.service import tap
 from kmsproto.service.listener import HostService, StartupError
 from kmsproto.service.settings import SETTINGS, default_state_directory
 from kmsproto.service.tap import Options, makeService
-from tests.net import body, payload
+from tests.net.wiring import body, payload
 from tests.service.test_settings import ALLOWED, DEFAULTS, FORBIDDEN
 
 
