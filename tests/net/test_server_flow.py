@@ -13,6 +13,7 @@ from tests.net.wiring import (
     PEER,
     HostCase,
     Questions,
+    Wire,
     bind,
     call,
     calls,
@@ -183,7 +184,33 @@ class TimeoutTests(HostCase):
             self.clock.advance(1)
         self.assertEqual(wire.ends, ["half"])
         self.assertEqual(wire.replies(), [])
-        self.assertLessEqual(len(lines), 1)
+        self.assertEqual(len(lines), 1)
+        self.assertIn("timed out: a PDU is incomplete", lines[0])
+
+    def test_peer_that_does_not_read(self) -> None:
+        """
+        A peer that does not read its answers is closed after the idle timeout, and a line says so.
+        """
+        with host_lines() as lines:
+            wire = self.bound()
+            wire.producer.pauseProducing()
+            self.clock.advance(30)
+        self.assertEqual((wire.ends, len(lines)), (["half"], 1))
+        self.assertIn("timed out: it does not read its answers", lines[0])
+
+    def test_leaves_in_the_middle(self) -> None:
+        """
+        A peer that leaves in the middle of a PDU leaves one line; one that had nothing more to say leaves none.
+        """
+        half = call(payload())[:60]
+        for leave in (Wire.leave, Wire.finish):
+            for sent, expected in ((half, 1), (call(payload()), 1), (b"", 0)):
+                with self.subTest(leave=leave, sent=len(sent)):
+                    with host_lines() as lines:
+                        wire = self.bound()
+                        wire.send(sent)
+                        leave(wire)
+                    self.assertEqual(len(lines), expected, lines)
 
     def test_endless_fragments(self) -> None:
         """

@@ -308,6 +308,14 @@ class ListenerTests(HostCase):
         endpoint.problem = ValueError("busy")
         self.assertRaises(StartupError, service.startService)
 
+    def test_says_where_it_is_elsewhere(self) -> None:
+        """
+        An address of another kind is told as it tells itself.
+        """
+        with capturedLogs() as events:
+            self.service(FakeEndpoint(address=OtherAddress())).startService()
+        self.assertIn("listening address=elsewhere", [formatEvent(event) for event in events])
+
     def test_too_few_descriptors(self) -> None:
         """
         When the system allows fewer open files than connections need, one line says so.
@@ -365,6 +373,15 @@ class ListenerTests(HostCase):
                 self.factory = self.make_factory(limits=Limits(max_connections=connections))
                 self.service().startService()
                 self.assertEqual(wanted, expected)
+
+
+class OtherAddress:
+    """
+    An address of a kind that nobody here knows.
+    """
+
+    def __str__(self) -> str:
+        return "elsewhere"
 
 
 class StartupErrorTests(HostCase):
