@@ -182,7 +182,6 @@ class ServerConnection:
         self._peer = peer
         self._secondary_address = secondary_address
         self._stream = PDUStream()
-        self._judged: Header | None = None
         self._output: list[bytes] = []
         self._events: list[Event] = []
         self._contexts = ContextTable(server.interfaces, ndr64=server.ndr64)
@@ -321,13 +320,11 @@ class ServerConnection:
         if header is None:
             recognize(self._stream.peek(pdu.RECOGNITION_LENGTH), established=self._established)
             return False
-        if self._judged is not header:
-            judge_header(header, established=self._established)
-            self._judged = header
+        # Each time, also when more of the same PDU comes: it costs little, and the verdict does not change.
+        judge_header(header, established=self._established)
         data = self._stream.take(header)
         if data is None:
             return False
-        self._judged = None
         self._server.statistics.packets_in += 1
         arrival = self._step(header)
         if arrival is Arrival.BIND:

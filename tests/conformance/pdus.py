@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Final, Literal, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
@@ -189,8 +190,7 @@ def context_list(
 
 def negotiation(
     ptype: int,
-    elements: Iterable[Element],
-    *,
+    *elements: Element,
     xmit: int = 5840,
     recv: int = 5840,
     group: int = 0,
@@ -210,56 +210,10 @@ def negotiation(
     return pdu(ptype, body, **header)
 
 
-def bind(
-    *elements: Element,
-    xmit: int = 5840,
-    recv: int = 5840,
-    group: int = 0,
-    count: int | None = None,
-    reserved: tuple[int, int] = (0, 0),
-    extra: bytes = b"",
-    **header: Unpack[Header],
-) -> bytes:
-    """
-    A bind PDU; see L{negotiation}.
-    """
-    return negotiation(
-        PType.BIND,
-        elements,
-        xmit=xmit,
-        recv=recv,
-        group=group,
-        count=count,
-        reserved=reserved,
-        extra=extra,
-        **header,
-    )
-
-
-def alter(
-    *elements: Element,
-    xmit: int = 5840,
-    recv: int = 5840,
-    group: int = 0,
-    count: int | None = None,
-    reserved: tuple[int, int] = (0, 0),
-    extra: bytes = b"",
-    **header: Unpack[Header],
-) -> bytes:
-    """
-    An alter_context PDU; see L{negotiation}.
-    """
-    return negotiation(
-        PType.ALTER_CONTEXT,
-        elements,
-        xmit=xmit,
-        recv=recv,
-        group=group,
-        count=count,
-        reserved=reserved,
-        extra=extra,
-        **header,
-    )
+#: A bind PDU; see L{negotiation}.
+bind = partial(negotiation, PType.BIND)
+#: An alter_context PDU; see L{negotiation}.
+alter = partial(negotiation, PType.ALTER_CONTEXT)
 
 
 def request(
