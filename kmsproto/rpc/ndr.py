@@ -54,20 +54,13 @@ _NDR_BIG_ENDIAN = _ActivationLayouts("II", "III", "III", ">")
 _NDR64 = _ActivationLayouts("IxxxxQ", "IxxxxQQ", "IxxxxQI")
 
 
-def _check_order(syntax: SyntaxId, byte_order: str) -> None:
+def _layouts(syntax: SyntaxId, byte_order: str) -> _ActivationLayouts:
     """
     @raise BadStubError: If the syntax does not exist in that byte order (MS-RPCE 2.2.5).
     """
-    if syntax == NDR64 and byte_order != "<":
-        raise BadStubError("NDR64 is little-endian")
-
-
-def _layouts(syntax: SyntaxId, byte_order: str) -> _ActivationLayouts:
-    """
-    @raise BadStubError: If the syntax does not exist in that byte order.
-    """
-    _check_order(syntax, byte_order)
     if syntax == NDR64:
+        if byte_order != "<":
+            raise BadStubError("NDR64 is little-endian")
         return _NDR64
     return _NDR if byte_order == "<" else _NDR_BIG_ENDIAN
 
@@ -158,7 +151,7 @@ class StubReader:
     """
 
     def __init__(self, stub: bytes, syntax: SyntaxId, byte_order: str) -> None:
-        _check_order(syntax, byte_order)
+        _layouts(syntax, byte_order)
         self._stub = stub
         self._uint32 = Struct(byte_order + "I")
         self._offset = 0

@@ -487,6 +487,27 @@ def encode_fault(call_id: int, context_id: int, status: int, *, did_not_execute:
     )
 
 
+#: All that stands before the stub of a request or response, in one piece: what nearly every PDU has.  The last number
+#: is an opnum in one, and zero in the other.
+_WHOLE_CALL = Struct("<8sHHIIHH")
+_WHOLE_REQUEST = bytes((*RPC_VERSION, PacketType.REQUEST, WHOLE)) + LITTLE_ENDIAN_DREP
+_WHOLE_RESPONSE = bytes((*RPC_VERSION, PacketType.RESPONSE, WHOLE)) + LITTLE_ENDIAN_DREP
+
+
+def read_whole_call(data: bytes) -> tuple[int, int, int, bytes] | None:
+    """
+    Read a segment that is a call as nearly all are: one whole little-endian request PDU, without object or trailer.
+
+    @return: Call id, context id, opnum and stub; or L{None}, which says nothing but that it is not such a segment.
+    """
+    if not data.startswith(_WHOLE_REQUEST) or len(data) < CALL_PREFIX_LENGTH:
+        return None
+    _, length, auth_length, call_id, _, context_id, opnum = _WHOLE_CALL.unpack_from(data)
+    if length != len(data) or auth_length:
+        return None
+    return call_id, context_id, opnum, data[CALL_PREFIX_LENGTH:]
+
+
 def _fragments(stub: bytes, max_frag: int) -> Iterator[tuple[int, int, bytes]]:
     """
     Cut a stub into parts that fit a fragment, each but the last a multiple of 8 bytes.
@@ -527,6 +548,10 @@ def encode_response(call_id: int, context_id: int, stub: bytes, max_frag: int) -
 
     @param max_frag: The negotiated fragment size, in bytes.
     """
+    size = len(stub)
+    if size <= max_frag - CALL_PREFIX_LENGTH & ~7:
+        length = CALL_PREFIX_LENGTH + size
+        return [_WHOLE_CALL.pack(_WHOLE_RESPONSE, length, 0, call_id, size, context_id, 0) + stub]
     return [
         encode_pdu(
             PacketType.RESPONSE,

@@ -15,16 +15,30 @@ Calls that wait for their answer are bounded: at most L{RPCServer.max_calls} wit
 At the bound no further input is looked at (L{ServerConnection.paused}) until an answer is given; so without
 multiplexing answers keep the order of the calls.
 
+Nearly every segment is one whole PDU that says nothing new: a bind that was answered before, an alter_context that was
+answered before, or a call like any other.  For these there is a short path (L{ServerConnection.receive_short}, and
+L{kmsproto.rpc.agreements}), which takes what it knows and leaves everything else to the long one; what is answered is
+the same.
+
 Sources: C706 chapters 9, 11 and 12, MS-RPCE 3.3.3; "How a correct connection-oriented DCE/RPC server behaves".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Literal
 
 from kmsproto.errors import LocalProtocolError
 from kmsproto.rpc import management, pdu
+from kmsproto.rpc.agreements import Agreements, agree
+from kmsproto.rpc.calls import (
+    Call,
+    CallReceived,
+    CallRefused,
+    ConnectionRefused,
+    Event,
+    PartialCall,
+)
 from kmsproto.rpc.groups import AssociationGroups
 from kmsproto.rpc.headers import (
     ViolationError,
@@ -33,6 +47,11 @@ from kmsproto.rpc.headers import (
     recognize,
 )
 from kmsproto.rpc.ndr import BadStubError
+from kmsproto.rpc.negotiation import (
+    choose_fragment_size,
+    negotiate_alter_context,
+    negotiate_bind,
+)
 from kmsproto.rpc.numbers import (
     MAX_FRAGMENT,
     MAX_STUB,
@@ -43,13 +62,11 @@ from kmsproto.rpc.numbers import (
     PacketFlag,
     PacketType,
 )
-from kmsproto.rpc.pdu import Header, MalformedPDUError
+from kmsproto.rpc.pdu import Header
 from kmsproto.rpc.state import (
     SERVER_TRANSITIONS,
     Arrival,
-    Context,
     ContextTable,
-    IllegalContextsError,
     Interface,
     ServerState,
     server_arrival,
@@ -59,65 +76,8 @@ from kmsproto.rpc.stream import PDUStream
 #: The largest first alloc_hint of a fragmented call (MS-RPCE 3.3.3.5.4).
 MAX_ALLOC_HINT = 0x400000
 
-#: Authentication types that name no provider anybody has: 0, and 1, which Windows treats like it.
-_NO_PROVIDERS = (0, 1)
-#: Authentication levels that ask for some protection (MS-RPCE 2.2.1.1.8).
-_REAL_AUTH_LEVELS = range(2, 7)
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """
-    One call of a client, whole.
-
-    @ivar call_id: The client's number for it.
-    @ivar context_id: The presentation context that it came on.
-    @ivar context: The interface and the transfer syntax of that context.
-    @ivar opnum: The operation, which the interface has.
-    @ivar byte_order: C{"<"} or C{">"}, of the integers of its stub.
-    @ivar stub: The arguments.
-    @ivar orphaned: Whether the client has lost interest in the answer.
-    """
-
-    call_id: int
-    context_id: int
-    context: Context
-    opnum: int
-    byte_order: str
-    stub: bytes
-    orphaned: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class CallReceived:
-    """
-    A call waits for its answer.
-    """
-
-    call: Call
-
-
-@dataclass(slots=True, frozen=True)
-class CallRefused:
-    """
-    A call was answered with a fault, and the connection goes on.
-    """
-
-    call_id: int
-    status: FaultStatus
-    problem: str
-
-
-@dataclass(slots=True, frozen=True)
-class ConnectionRefused:
-    """
-    The peer broke the protocol: what there is to send is the last, and the connection is to be closed after it.
-    """
-
-    problem: str
-
-
-Event = CallReceived | CallRefused | ConnectionRefused
+#: Where a PDU can only be the beginning of something.
+_AT_REST = (ServerState.BOUND, ServerState.ESTABLISHED)
 
 
 class RPCServer:
@@ -148,6 +108,9 @@ class RPCServer:
         self.max_stub = max_stub
         self.max_calls = max_calls
         self.groups = AssociationGroups(group_seed)
+        self.agreements = Agreements()
+        #: The contexts that every connection begins with.
+        self.no_contexts = ContextTable(self.interfaces, ndr64=ndr64)
         self.statistics = management.Statistics()
         self.facts = management.Facts(self.interfaces, self.statistics)
 
@@ -161,35 +124,41 @@ class RPCServer:
         return ServerConnection(self, peer, secondary_address)
 
 
-@dataclass(slots=True)
-class _PartialCall:
-    """
-    A call of which the last fragment has not come yet.
-    """
-
-    call: Call
-    parts: list[bytes] = field(default_factory=list)
-    length: int = 0
-
-
 class ServerConnection:
     """
     The server side of one connection; made by L{RPCServer.accept}.
     """
 
+    __slots__ = (
+        "_contexts",
+        "_discarded_call_id",
+        "_events",
+        "_fragment_size",
+        "_group",
+        "_max_calls",
+        "_output",
+        "_partial",
+        "_peer",
+        "_secondary_address",
+        "_server",
+        "_stream",
+        "_waiting",
+        "state",
+    )
+
     def __init__(self, server: RPCServer, peer: str, secondary_address: str) -> None:
         self._server = server
         self._peer = peer
         self._secondary_address = secondary_address
-        self._stream = PDUStream()
+        self._stream: PDUStream | None = None
         self._output: list[bytes] = []
-        self._events: list[Event] = []
-        self._contexts = ContextTable(server.interfaces, ndr64=server.ndr64)
+        self._events: list[Event]
+        self._contexts = server.no_contexts
         self._fragment_size = MIN_FRAGMENT
         self._group = 0
         self._max_calls = 1
         self._waiting: set[Call] = set()
-        self._partial: _PartialCall | None = None
+        self._partial: PartialCall | None = None
         self._discarded_call_id = 0
         self.state = ServerState.ESTABLISHED
 
@@ -226,7 +195,63 @@ class ServerConnection:
         """
         Whether a PDU has begun to come, or is left alone while calls are waiting.
         """
-        return bool(self._stream)
+        return self._stream is not None and bool(self._stream.unused)
+
+    def receive_short(self, data: bytes) -> Call | bool:
+        """
+        Take a segment on the short path, if it is one whole PDU of the kinds that nearly all are.
+
+        @return: A call, which waits for its answer; or C{True}, when there is nothing more to do; or C{False}, and
+            nothing has happened: L{receive_data} must have the segment.
+        """
+        if (
+            self.state not in _AT_REST
+            or (self._stream is not None and self._stream.unused)
+            or len(self._waiting) >= self._max_calls
+            or len(data) > MAX_FRAGMENT
+        ):
+            return False
+        read = pdu.read_whole_call(data)
+        return self._receive_known(data) if read is None else self._receive_call(*read)
+
+    def _receive_call(
+        self, call_id: int, context_id: int, opnum: int, stub: bytes
+    ) -> Call | Literal[False]:
+        """
+        Take a whole call, if it is one to an interface that was given to the server, and nothing is wrong with it.
+        """
+        context = self._contexts.get(context_id)
+        if context is None or context.interface is management.MANAGEMENT:
+            return False
+        server = self._server
+        if opnum >= context.interface.operation_count or len(stub) > server.max_stub:
+            return False
+        statistics = server.statistics
+        statistics.packets_in += 1
+        statistics.calls_in += 1
+        call = Call(call_id, context_id, context, opnum, "<", stub)
+        self._waiting.add(call)
+        return call
+
+    def _receive_known(self, data: bytes) -> bool:
+        """
+        Take a bind or alter_context, if it is one that was answered before.
+
+        @return: Whether it is.
+        """
+        server = self._server
+        agreement = server.agreements.find(data, self._contexts, self._secondary_address)
+        if agreement is None:
+            return False
+        server.statistics.packets_in += 1
+        if not self._group:
+            self._group = server.groups.create(self._peer)
+        self._contexts = agreement.contexts
+        self._fragment_size = agreement.fragment_size
+        self._max_calls = agreement.max_calls
+        self.state = ServerState.BOUND
+        self._send(agreement.answer(data, self._group))
+        return True
 
     def receive_data(self, data: bytes) -> list[Event]:
         """
@@ -236,8 +261,12 @@ class ServerConnection:
             stands behind it in the stream is looked at afterwards, so that its answer comes first however the stream
             was cut into segments.
         """
-        if self.closed:
+        if self.state is ServerState.CLOSED:
             return []
+        events: list[Event] = []
+        self._events = events
+        if self._stream is None:
+            self._stream = PDUStream()
         self._stream.feed(data)
         try:
             more = True
@@ -248,15 +277,15 @@ class ServerConnection:
                 self._send(violation.answer)
             self._events.append(ConnectionRefused(str(violation)))
             self.close()
-        events, self._events = self._events, []
         return events
 
     def data_to_send(self) -> bytes:
         """
         Hand out the bytes that are to be sent now.
         """
-        data = b"".join(self._output)
-        self._output.clear()
+        output = self._output
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
         return data
 
     def respond(self, call: Call, stub: bytes) -> None:
@@ -296,7 +325,7 @@ class ServerConnection:
         if self.closed:
             return
         self.state = ServerState.CLOSED
-        self._stream.clear()
+        self._stream = None
         self._waiting.clear()
         self._partial = None
         if self._group:
@@ -316,13 +345,15 @@ class ServerConnection:
 
         @return: Whether there was one.
         """
-        header = self._stream.header()
+        stream = self._stream
+        assert stream is not None
+        header = stream.header()
         if header is None:
-            recognize(self._stream.peek(pdu.RECOGNITION_LENGTH), established=self._established)
+            recognize(stream.peek(pdu.RECOGNITION_LENGTH), established=self._established)
             return False
         # Each time, also when more of the same PDU comes: it costs little, and the verdict does not change.
         judge_header(header, established=self._established)
-        data = self._stream.take(header)
+        data = stream.take(header)
         if data is None:
             return False
         self._server.statistics.packets_in += 1
@@ -371,24 +402,8 @@ class ServerConnection:
         """
         Answer a bind (C706 12.6.4.3, MS-RPCE 3.3.1.5.6).
         """
-        call_id = header.call_id
-        if header.auth_length:
-            raise self._refuse_security(header, data)
-        try:
-            bind = pdu.decode_bind(header, data)
-        except MalformedPDUError as error:
-            answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            raise ViolationError(f"a malformed bind: {error}", answer) from error
-        if not bind.elements:
-            answer = pdu.encode_bind_nak(call_id, BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            raise ViolationError("a bind without presentation contexts", answer)
-        refusal = pdu.encode_bind_nak(call_id, BindNakReason.NOT_SPECIFIED)
-        try:
-            results = self._contexts.negotiate(
-                bind.elements, features=self._server.bind_time_features
-            )
-        except IllegalContextsError as error:
-            raise ViolationError(f"an illegal bind: {error}", refusal) from error
+        features = self._server.bind_time_features
+        bind, contexts, results = negotiate_bind(header, data, self._contexts, features=features)
         groups = self._server.groups
         if not bind.association_group:
             self._group = groups.create(self._peer)
@@ -396,47 +411,43 @@ class ServerConnection:
             self._group = bind.association_group
         else:
             raise ViolationError(
-                f"a bind to the unknown association group {bind.association_group}", refusal
+                f"a bind to the unknown association group {bind.association_group}",
+                pdu.encode_bind_nak(header.call_id, BindNakReason.NOT_SPECIFIED),
             )
-        wanted = min(bind.max_xmit_frag, bind.max_recv_frag)
-        self._fragment_size = min(max(wanted, MIN_FRAGMENT), MAX_FRAGMENT) & ~7
+        self._fragment_size = choose_fragment_size(bind)
         multiplexed = header.flags & PacketFlag.CONC_MPX
         if multiplexed:
             self._max_calls = self._server.max_calls
         ack = self._acknowledge(self._secondary_address, results)
-        self._send(pdu.encode_bind_ack(PacketType.BIND_ACK, WHOLE | multiplexed, call_id, ack))
+        answer = pdu.encode_bind_ack(PacketType.BIND_ACK, WHOLE | multiplexed, header.call_id, ack)
+        self._agree(header, data, contexts, answer, repeatable=not bind.association_group)
 
     def _receive_alter_context(self, header: Header, data: bytes) -> None:
         """
-        Answer an alter_context (C706 12.6.4.1); sizes and group in it are ignored.
+        Answer an alter_context (C706 12.6.4.1).
         """
-        fault = protocol_fault(header.call_id)
-        if header.auth_length:
-            raise ViolationError("an alter_context with authentication", fault)
-        try:
-            bind = pdu.decode_bind(header, data)
-            results = self._contexts.negotiate(bind.elements, features=False)
-        except (MalformedPDUError, IllegalContextsError) as error:
-            raise ViolationError(f"an illegal alter_context: {error}", fault) from error
-        if not results:
-            raise ViolationError("an alter_context without presentation contexts", fault)
+        contexts, results = negotiate_alter_context(header, data, self._contexts)
         ack = self._acknowledge("", results)
-        self._send(pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, WHOLE, header.call_id, ack))
+        answer = pdu.encode_bind_ack(PacketType.ALTER_CONTEXT_RESP, WHOLE, header.call_id, ack)
+        self._agree(header, data, contexts, answer, repeatable=True)
 
-    @staticmethod
-    def _refuse_security(header: Header, data: bytes) -> ViolationError:
+    def _agree(
+        self,
+        header: Header,
+        data: bytes,
+        contexts: ContextTable,
+        answer: bytes,
+        *,
+        repeatable: bool,
+    ) -> None:
         """
-        Word the answer to a bind with an authentication trailer.
+        Conclude a negotiation, and remember how it ended if others may have the same.
         """
-        trailer = pdu.decode_auth_trailer(header, data)
-        if trailer.overlong:
-            reason = BindNakReason.PROTOCOL_VERSION_NOT_SUPPORTED
-        elif trailer.auth_type in _NO_PROVIDERS and trailer.auth_level not in _REAL_AUTH_LEVELS:
-            reason = BindNakReason.NOT_SPECIFIED
-        else:
-            reason = BindNakReason.AUTHENTICATION_TYPE_NOT_RECOGNIZED
-        problem = f"a bind with authentication type {trailer.auth_type}"
-        return ViolationError(problem, pdu.encode_bind_nak(header.call_id, reason))
+        before, self._contexts = self._contexts, contexts
+        self._send(answer)
+        if repeatable and header.byte_order == "<":
+            agreement = agree(contexts, self._fragment_size, self._max_calls, answer)
+            self._server.agreements.remember(data, before, self._secondary_address, agreement)
 
     def _acknowledge(
         self, secondary_address: str, results: tuple[pdu.Negotiated, ...]
@@ -501,11 +512,11 @@ class ServerConnection:
         if whole:
             self._complete_call(call)
             return
-        self._partial = _PartialCall(call, [request.stub], len(request.stub))
+        self._partial = PartialCall(call, [request.stub], len(request.stub))
 
     def _continue_call(
         self,
-        partial: _PartialCall,
+        partial: PartialCall,
         arrival: Arrival,
         header: Header,
         data: bytes,
@@ -599,11 +610,13 @@ class ServerConnection:
 
         @return: Whether the client still waits for its answer.
         """
-        if self.closed:
+        if self.state is ServerState.CLOSED:
             return False
-        if call not in self._waiting:
-            raise LocalProtocolError(f"call {call.call_id} does not wait for an answer")
-        self._waiting.remove(call)
+        try:
+            self._waiting.remove(call)
+        except KeyError:
+            problem = f"call {call.call_id} does not wait for an answer"
+            raise LocalProtocolError(problem) from None
         return not call.orphaned
 
     def _send(self, *pdus: bytes) -> None:

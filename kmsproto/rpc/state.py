@@ -236,15 +236,35 @@ class ContextTable:
     """
     The presentation contexts of one connection.
 
+    Connections that came to the same contexts may share a table; who negotiates takes a L{copy} first.
+
     @param interfaces: What is offered.
     @param ndr64: Whether NDR64 is spoken; where it is, it is preferred.
     """
+
+    __slots__ = ("_contexts", "_counts", "_interfaces", "_supported")
 
     def __init__(self, interfaces: Sequence[Interface], *, ndr64: bool) -> None:
         self._interfaces = interfaces
         self._supported = (NDR64, NDR) if ndr64 else (NDR,)
         self._contexts: dict[int, Context] = {}
         self._counts: dict[SyntaxId, int] = {}
+
+    @property
+    def size(self) -> int:
+        """
+        How many contexts were accepted.
+        """
+        return len(self._contexts)
+
+    def copy(self) -> ContextTable:
+        """
+        Make a table with the same contexts, which can be negotiated further.
+        """
+        other = ContextTable(self._interfaces, ndr64=NDR64 in self._supported)
+        other._contexts.update(self._contexts)
+        other._counts.update(self._counts)
+        return other
 
     def get(self, context_id: int) -> Context | None:
         """
@@ -345,10 +365,10 @@ class ContextTable:
         offered = element.transfer_syntaxes
         if not offered:
             raise IllegalContextsError(f"context {element.context_id} offers no transfer syntax")
-        usable = [syntax for syntax in offered if syntax in self._supported]
+        usable = [syntax for syntax in self._supported if syntax in offered]
         known = self._contexts.get(element.context_id)
         if known is None or interface is None:
-            return self._supported[0] if self._supported[0] in usable else next(iter(usable), None)
+            return next(iter(usable), None)
         if interface != known.interface:
             raise IllegalContextsError(f"context {element.context_id} would change its interface")
         if known.transfer_syntax in usable:

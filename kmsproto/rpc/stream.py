@@ -17,27 +17,24 @@ class PDUStream:
     The bytes of one direction of a connection that have not been used yet.
     """
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._header: Header | None = None
+    __slots__ = ("_header", "unused")
 
-    def __bool__(self) -> bool:
-        """
-        Tell whether there are bytes that have not been used.
-        """
-        return bool(self._buffer)
+    def __init__(self) -> None:
+        #: The bytes that have not been used; for looking at only.
+        self.unused = bytearray()
+        self._header: Header | None = None
 
     def feed(self, data: bytes) -> None:
         """
         Add a segment.
         """
-        self._buffer += data
+        self.unused += data
 
     def peek(self, length: int) -> bytes:
         """
         Look at the next bytes, at most C{length} of them, without using them.
         """
-        return bytes(self._buffer[:length])
+        return bytes(self.unused[:length])
 
     def header(self) -> Header | None:
         """
@@ -45,8 +42,8 @@ class PDUStream:
 
         @return: The header, or L{None} while it is incomplete.
         """
-        if self._header is None and len(self._buffer) >= HEADER_LENGTH:
-            self._header = decode_header(self._buffer)
+        if self._header is None and len(self.unused) >= HEADER_LENGTH:
+            self._header = decode_header(self.unused)
         return self._header
 
     def take(self, header: Header) -> bytes | None:
@@ -57,10 +54,10 @@ class PDUStream:
         @return: The whole PDU, or L{None} while it is incomplete.
         """
         length = header.frag_length
-        if len(self._buffer) < length:
+        if len(self.unused) < length:
             return None
-        data = bytes(self._buffer[:length])
-        del self._buffer[:length]
+        data = bytes(self.unused[:length])
+        del self.unused[:length]
         self._header = None
         return data
 
@@ -68,5 +65,5 @@ class PDUStream:
         """
         Forget everything: no PDU is wanted any more.
         """
-        self._buffer.clear()
+        self.unused.clear()
         self._header = None

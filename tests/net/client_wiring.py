@@ -23,7 +23,7 @@ from kmsproto.kms.envelopes import OpenedResponse
 from kmsproto.kms.messages import RequestBody
 from kmsproto.net.activation import KMS_INTERFACE
 from kmsproto.net.client import ActivationClient, ClientOptions, activate, connect
-from kmsproto.rpc import server
+from kmsproto.rpc import calls, server
 from kmsproto.rpc.state import Interface
 from tests.net.wiring import PEER, HostCase, body
 
@@ -112,7 +112,7 @@ class OddHost(Protocol):
 
     def __init__(
         self,
-        answer: Callable[[server.Call], bytes | None],
+        answer: Callable[[calls.Call], bytes | None],
         interface: Interface = KMS_INTERFACE,
     ) -> None:
         self._answer = answer
@@ -124,7 +124,7 @@ class OddHost(Protocol):
         """
         while events := self.connection.receive_data(data):
             for event in events:
-                if isinstance(event, server.CallReceived):
+                if isinstance(event, calls.CallReceived):
                     stub = self._answer(event.call)
                     if stub is not None:
                         self.connection.respond(event.call, stub)

@@ -27,7 +27,7 @@ from kmsproto.kms.envelopes import open_request
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant
 from kmsproto.net.client import DEFAULT_TIMEOUT, ActivationClient, ClientOptions, activate, connect
-from kmsproto.rpc import ndr, server
+from kmsproto.rpc import calls, ndr
 from kmsproto.rpc.numbers import PacketType
 from kmsproto.testing import fixed_entropy
 from tests.net.client_wiring import ADDRESS, ClientCase, OddHost, ScriptedHost, UnreachableEndpoint
@@ -148,7 +148,7 @@ class ActivateTests(ClientCase):
 
         seen: list[bytes] = []
 
-        def answer(call: server.Call) -> bytes:
+        def answer(call: calls.Call) -> bytes:
             message = ndr.decode_activation_request(
                 call.stub, call.context.transfer_syntax, call.byte_order
             )

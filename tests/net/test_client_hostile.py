@@ -20,7 +20,7 @@ from kmsproto.errors import (
 )
 from kmsproto.kms.policy import Peer
 from kmsproto.net.activation import KMS_INTERFACE
-from kmsproto.rpc import ndr, pdu, server
+from kmsproto.rpc import calls, ndr, pdu
 from kmsproto.rpc.numbers import PacketType
 from kmsproto.rpc.state import Interface
 from kmsproto.testing import make_host
@@ -93,7 +93,7 @@ class HostileTests(ClientCase):
         """
         An answer of endless empty fragments is given up when the timeout is over.
         """
-        calls: list[server.Call] = []
+        calls: list[calls.Call] = []
         host = OddHost(calls.append)
         self.use(lambda: host)
         asked = self.ask()
@@ -151,7 +151,7 @@ class HostileTests(ClientCase):
         self.failureResultOf(client.activate(body()), RemoteProtocolError)
         self.assertClosed()
 
-    def real_answer(self, call: server.Call) -> bytes:
+    def real_answer(self, call: calls.Call) -> bytes:
         """
         Answer as the real host would.
         """
@@ -172,7 +172,7 @@ class HostileTests(ClientCase):
         for version in (4, 5, 6):
             other = self.answer_to(payload(version))
 
-            def answer(call: server.Call, message: bytes = other) -> bytes:
+            def answer(call: calls.Call, message: bytes = other) -> bytes:
                 return ndr.encode_activation_response(message, call.context.transfer_syntax)
 
             self.use(partial(OddHost, answer))
@@ -200,7 +200,7 @@ class HostileTests(ClientCase):
             size = len(self.answer_to(payload(version)))
             for position in range(0, size, 7):
 
-                def answer(call: server.Call, at: int = position) -> bytes:
+                def answer(call: calls.Call, at: int = position) -> bytes:
                     syntax = call.context.transfer_syntax
                     message = ndr.decode_activation_request(call.stub, syntax, call.byte_order)
                     changed = bytearray(self.answer_to(message))
@@ -246,7 +246,7 @@ class HostileTests(ClientCase):
         whole = len(ndr.encode_activation_response(message, pdu.NDR64))
         for length in range(0, whole, 9):
 
-            def answer(call: server.Call, cut: int = length) -> bytes:
+            def answer(call: calls.Call, cut: int = length) -> bytes:
                 return self.real_answer(call)[:cut]
 
             self.use(partial(OddHost, answer))
@@ -282,7 +282,7 @@ class HostileTests(ClientCase):
         """
         odd = iter([True, False])
 
-        def answer(call: server.Call) -> bytes:
+        def answer(call: calls.Call) -> bytes:
             return b"" if next(odd) else self.real_answer(call)
 
         self.use(lambda: OddHost(answer))

@@ -12,6 +12,8 @@ from struct import pack
 from typing import TypeVar
 from uuid import UUID
 
+from kmsproto.rpc.calls import Call, CallReceived, ConnectionRefused
+from kmsproto.rpc.calls import Event as ServerEvent
 from kmsproto.rpc.client import ClientConnection, ServerMisbehaved
 from kmsproto.rpc.client import Event as ClientEvent
 from kmsproto.rpc.numbers import BindNakReason, ContextResult, PacketType
@@ -26,8 +28,7 @@ from kmsproto.rpc.pdu import (
     SyntaxId,
     decode_header,
 )
-from kmsproto.rpc.server import Call, CallReceived, ConnectionRefused, RPCServer, ServerConnection
-from kmsproto.rpc.server import Event as ServerEvent
+from kmsproto.rpc.server import RPCServer, ServerConnection
 from kmsproto.rpc.state import Interface
 
 #: The interface of the key management service.

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import LocalProtocolError
+from kmsproto.rpc.calls import CallReceived, ConnectionRefused
 from kmsproto.rpc.client import ClientConnection, ServerMisbehaved
 from kmsproto.rpc.numbers import PacketType
-from kmsproto.rpc.server import CallReceived, ConnectionRefused
 from kmsproto.rpc.state import (
     CLIENT_TRANSITIONS,
     SERVER_TRANSITIONS,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.rpc.calls import CallReceived
 from kmsproto.rpc.client import (
     BindAccepted,
     ClientConnection,
@@ -29,7 +30,7 @@ from kmsproto.rpc.pdu import (
     decode_header,
     decode_response,
 )
-from kmsproto.rpc.server import CallReceived, RPCServer
+from kmsproto.rpc.server import RPCServer
 from tests.golden import EXCHANGES, RecordedPDU, load_exchange
 from tests.rpc.building import KMS, only
 

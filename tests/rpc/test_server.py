@@ -12,12 +12,10 @@ from struct import pack
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import LocalProtocolError
+from kmsproto.rpc.calls import CallRefused
 from kmsproto.rpc.numbers import FaultStatus, PacketType
 from kmsproto.rpc.pdu import NDR, NDR64, bind_time_features, decode_bind_ack
-from kmsproto.rpc.server import (
-    CallRefused,
-    RPCServer,
-)
+from kmsproto.rpc.server import RPCServer
 from kmsproto.rpc.state import Context, ServerState
 from tests.rpc.building import (
     ECHO,

@@ -8,9 +8,10 @@ from struct import pack
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.rpc.calls import CallReceived, CallRefused
 from kmsproto.rpc.management import MANAGEMENT
 from kmsproto.rpc.numbers import FaultStatus, PacketType
-from kmsproto.rpc.server import CallReceived, CallRefused, RPCServer
+from kmsproto.rpc.server import RPCServer
 from kmsproto.rpc.state import ServerState
 from tests.rpc.building import (
     ECHO,

@@ -47,16 +47,16 @@ class PDUStreamTests(SynchronousTestCase):
         self.assertEqual(stream.take(header), data)
         self.assertIsNone(stream.header())
 
-    def test_truth(self) -> None:
+    def test_unused(self) -> None:
         """
-        A stream is true as long as there are bytes in it that have not been used.
+        A stream shows the bytes in it that have not been used.
         """
         stream = PDUStream()
-        self.assertFalse(stream)
+        self.assertEqual(stream.unused, b"")
         stream.feed(build_pdu(0, b"body"))
-        self.assertTrue(stream)
+        self.assertEqual(stream.unused, build_pdu(0, b"body"))
         drain(stream)
-        self.assertFalse(stream)
+        self.assertEqual(stream.unused, b"")
 
     def test_peek_uses_nothing(self) -> None:
         """

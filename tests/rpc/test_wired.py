@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.rpc.calls import Call, CallReceived, CallRefused, ConnectionRefused
+from kmsproto.rpc.calls import Event as ServerEvent
 from kmsproto.rpc.client import (
     AlterRefused,
     BindAccepted,
@@ -25,8 +27,7 @@ from kmsproto.rpc.client import Event as ClientEvent
 from kmsproto.rpc.management import MANAGEMENT
 from kmsproto.rpc.numbers import FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
-from kmsproto.rpc.server import Call, CallReceived, CallRefused, ConnectionRefused, RPCServer
-from kmsproto.rpc.server import Event as ServerEvent
+from kmsproto.rpc.server import RPCServer
 from tests.rpc import PROPERTY
 from tests.rpc.building import (
     ECHO,
