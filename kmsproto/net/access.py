@@ -9,6 +9,7 @@ choice.  An IPv4 address that arrives in IPv6 clothes (C{::ffff:…}) is judged,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from twisted.internet import address
@@ -29,6 +30,12 @@ PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
 #: The shared address space of RFC 6598.
 SHARED_ADDRESS_SPACE = IPv4Network("100.64.0.0/10")
 
+#: The addresses of TCP; a tuple, for a union would be made anew for each connection.
+_ADDRESSES = (address.IPv4Address, address.IPv6Address)
+
+#: Addresses whose verdict is remembered: each client comes back.
+CLIENTS = 4096
+
 #: What stands for the address of a peer that has none, as on a UNIX socket: it is on this machine.
 LOCAL_PEER = Peer("local", 0)
 
@@ -39,12 +46,12 @@ def peer_of(endpoint: object) -> Peer:
 
     @param endpoint: The address of a transport, of whatever kind.
     """
-    if not isinstance(endpoint, address.IPv4Address | address.IPv6Address):
+    if not isinstance(endpoint, _ADDRESSES):
         return LOCAL_PEER
-    parsed = _parse(endpoint.host)
-    return Peer(str(parsed) if parsed is not None else endpoint.host, endpoint.port)
+    return Peer(_written(endpoint.host), endpoint.port)
 
 
+@lru_cache(maxsize=CLIENTS)
 def is_private(host: str, *, shared: bool = False) -> bool:
     """
     Tell whether an address is one that is served by default.
@@ -60,6 +67,15 @@ def is_private(host: str, *, shared: bool = False) -> bool:
     return any(parsed in network for network in PRIVATE_NETWORKS) or (
         shared and parsed in SHARED_ADDRESS_SPACE
     )
+
+
+@lru_cache(maxsize=CLIENTS)
+def _written(host: str) -> str:
+    """
+    Write an address as it is judged, counted and logged.
+    """
+    parsed = _parse(host)
+    return host if parsed is None else str(parsed)
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address | None:

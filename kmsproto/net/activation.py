@@ -33,7 +33,7 @@ from kmsproto.kms.host import Answer, Host
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer
-from kmsproto.rpc import client, ndr, server
+from kmsproto.rpc import calls, client, ndr, server
 from kmsproto.rpc.numbers import BindNakReason, FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
 from kmsproto.rpc.state import Interface, ServerState
@@ -42,17 +42,10 @@ from kmsproto.rpc.state import Interface, ServerState
 KMS_PORT = 1688
 #: The KMS interface, version 1.0, with its one operation.
 KMS_INTERFACE = Interface(SyntaxId(UUID("51c82175-844e-4750-b0d8-ec255555bc06"), 1, 0), 1)
+#: What a policy that decides at once returns; a tuple, for a union would be made anew for each call.
+_DECISIONS = (Grant, HResult)
 #: The opnum of RequestActivation.
 REQUEST_ACTIVATION = 0
-
-
-@dataclass(slots=True, frozen=True)
-class Answered:
-    """
-    A request was answered, with a grant or an HRESULT.
-    """
-
-    answer: Answer
 
 
 @dataclass(slots=True, frozen=True)
@@ -91,12 +84,13 @@ class Undecided:
     @ivar promise: What the policy returned instead of a decision.
     """
 
-    call: server.Call
+    call: calls.Call
     opened: OpenedRequest
     promise: object
 
 
-HostEvent = Answered | Faulted | PolicyFailed | Closed | Undecided
+#: An L{Answer} says that a request was answered, with a grant or an HRESULT.
+HostEvent = Answer | Faulted | PolicyFailed | Closed | Undecided
 
 
 def make_rpc_server(*, ndr64: bool, bind_time_features: bool, group_seed: int) -> server.RPCServer:
@@ -121,6 +115,8 @@ class HostConnection:
     @param peer: Who is at the other end.
     @param secondary_address: The own port in decimal.
     """
+
+    __slots__ = ("_host", "_peer", "_rpc")
 
     def __init__(
         self, host: Host, rpc_server: server.RPCServer, peer: Peer, secondary_address: str
@@ -168,6 +164,17 @@ class HostConnection:
         """
         return self._rpc.state is not ServerState.ESTABLISHED
 
+    def receive_short(self, data: bytes, now: float) -> HostEvent | bool:
+        """
+        Take a segment on the short path, if it is one whole PDU of the kinds that nearly all are.
+
+        @param now: POSIX seconds.
+        @return: What happened; or C{True}, when that is not worth a word; or C{False}, and nothing has happened:
+            L{receive_data} must have the segment.
+        """
+        call = self._rpc.receive_short(data)
+        return call if isinstance(call, bool) else self._receive_call(call, now)
+
     def receive_data(self, data: bytes, now: float) -> list[HostEvent]:
         """
         Take a segment, or, with no bytes, go on after a decision.
@@ -209,14 +216,14 @@ class HostConnection:
         """
         self._rpc.close()
 
-    def _handle(self, event: server.Event, now: float) -> HostEvent:
-        if isinstance(event, server.CallReceived):
+    def _handle(self, event: calls.Event, now: float) -> HostEvent:
+        if isinstance(event, calls.CallReceived):
             return self._receive_call(event.call, now)
-        if isinstance(event, server.CallRefused):
+        if isinstance(event, calls.CallRefused):
             return Faulted(event.status, event.problem)
         return Closed(event.problem)
 
-    def _receive_call(self, call: server.Call, now: float) -> HostEvent:
+    def _receive_call(self, call: calls.Call, now: float) -> HostEvent:
         try:
             payload = ndr.decode_activation_request(
                 call.stub, call.context.transfer_syntax, call.byte_order
@@ -231,27 +238,27 @@ class HostConnection:
             decision: object = self._host.decide(opened, self._peer, now)
         except Exception as error:  # noqa: BLE001 - the policy is somebody else's code, and this is its outlet
             return self._failed(call, error)
-        if isinstance(decision, Grant | HResult):
+        if isinstance(decision, _DECISIONS):
             return self._decided(call, opened, decision)
         return Undecided(call, opened, decision)
 
-    def _decided(self, call: server.Call, opened: OpenedRequest, decision: Decision) -> HostEvent:
+    def _decided(self, call: calls.Call, opened: OpenedRequest, decision: Decision) -> HostEvent:
         try:
             answer = self._host.seal(opened, decision)
         except Exception as error:  # noqa: BLE001 - a decision of somebody else's that cannot be written
             return self._failed(call, error)
         return self._respond(call, answer)
 
-    def _respond(self, call: server.Call, answer: Answer) -> HostEvent:
+    def _respond(self, call: calls.Call, answer: Answer) -> HostEvent:
         syntax = call.context.transfer_syntax
         if answer.hresult:
             stub = ndr.encode_activation_failure(answer.hresult, syntax)
         else:
             stub = ndr.encode_activation_response(answer.payload, syntax)
         self._rpc.respond(call, stub)
-        return Answered(answer)
+        return answer
 
-    def _failed(self, call: server.Call, error: BaseException) -> HostEvent:
+    def _failed(self, call: calls.Call, error: BaseException) -> HostEvent:
         self._rpc.fault(call, FaultStatus.FAULT_UNSPEC)
         return PolicyFailed(error)
 

@@ -29,15 +29,16 @@ class Deadlines(Generic[_Item]):
         self._clock = clock
         self._limit = limit
         self._expire = expire
-        self._touched: dict[_Item, float] = {}
+        #: What is waited for, with the time of its last touch; the oldest first.  For looking at only.
+        self.items: dict[_Item, float] = {}
         self._timer: IDelayedCall | None = None
 
     def touch(self, item: _Item) -> None:
         """
         Begin, or begin anew, to wait for an item.
         """
-        self._touched.pop(item, None)
-        self._touched[item] = self._clock.seconds()
+        self.items.pop(item, None)
+        self.items[item] = self._clock.seconds()
         if self._timer is None:
             self._timer = self._clock.callLater(self._limit, self._sweep)
 
@@ -45,9 +46,11 @@ class Deadlines(Generic[_Item]):
         """
         No longer wait for an item, if it is waited for.
         """
-        self._touched.pop(item, None)
+        self.items.pop(item, None)
+        if self.items:
+            return
         timer = self._timer
-        if timer is not None and timer.active() and not self._touched:
+        if timer is not None and timer.active():
             timer.cancel()
             self._timer = None
 
@@ -61,13 +64,13 @@ class Deadlines(Generic[_Item]):
         now = self._clock.seconds()
         left = 0.0
         try:
-            while self._touched:
-                item, touched = next(iter(self._touched.items()))
+            while self.items:
+                item, touched = next(iter(self.items.items()))
                 left = max(touched + self._limit - now, 0.0)
                 if left:
                     break
-                del self._touched[item]
+                del self.items[item]
                 self._expire(item)
         finally:
             # Also when an expiry fails, the others are still due.
-            self._timer = self._clock.callLater(left, self._sweep) if self._touched else None
+            self._timer = self._clock.callLater(left, self._sweep) if self.items else None

@@ -15,6 +15,8 @@ def printable(text: str) -> str:
     """
     Escape what a line or a terminal would take for something else than text.
     """
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
     return "".join(map(_show, text))
 
 

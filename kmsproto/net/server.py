@@ -19,8 +19,7 @@ L{HostFactory} decides who may connect at all, and drains when the service stops
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,7 +49,7 @@ from kmsproto.net.activation import (
 )
 from kmsproto.net.deadlines import Deadlines
 from kmsproto.net.reporting import Reporter
-from kmsproto.net.transports import send_at_once
+from kmsproto.net.transports import Dispatcher, Outlet
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,6 +88,7 @@ class HostProtocol(Protocol):
         self.factory = factory
         self.peer = peer
         self._connection: HostConnection
+        self._outlet: Outlet
         self._pending: set[Deferred[Any]] = set()
         self._write_blocked = False
         self._reading = True
@@ -104,10 +104,10 @@ class HostProtocol(Protocol):
         """
         Begin the RPC connection, which names our own port to the client.
         """
-        send_at_once(self.transport)
-        port = getattr(self.transport.getHost(), "port", "")
         factory = self.factory
-        self._connection = HostConnection(factory.host, factory.rpc_server, self.peer, str(port))
+        self._outlet = factory.dispatcher.outlet(self.transport)
+        port = factory.dispatcher.port(self.transport)
+        self._connection = HostConnection(factory.host, factory.rpc_server, self.peer, port)
         self.transport.registerProducer(self, True)
         factory.opened(self)
 
@@ -115,8 +115,20 @@ class HostProtocol(Protocol):
         """
         Take a segment; what comes after our last answer is thrown away.
         """
-        if not self._ending:
+        if self._ending:
+            return
+        event = self._connection.receive_short(data, self.factory.clock.seconds())
+        if event is False:
             self._advance(data)
+        elif isinstance(event, Undecided):
+            self._report(event)
+            self._advance(b"")
+        else:
+            if event is not True:
+                self.factory.reporter.report(self.peer, event)
+            self._send()
+            if self._peer_finished or self._draining or not self._reading:
+                self._consider()
 
     def readConnectionLost(self) -> None:
         """
@@ -206,21 +218,34 @@ class HostProtocol(Protocol):
             return
         self._advancing = True
         connection = self._connection
+        now = self.factory.clock.seconds()
         try:
             while self._again:
                 self._again = False
-                for event in connection.receive_data(data, self.factory.clock.seconds()):
+                for event in connection.receive_data(data, now):
                     self._report(event)
                 data = b""
         finally:
             self._advancing = False
-        output = connection.data_to_send()
+        self._send()
+        self._consider()
+
+    def _send(self) -> None:
+        """
+        Write what there is to send.
+        """
+        output = self._connection.data_to_send()
         if output:
-            self.transport.write(output)
+            self._outlet.write(output)
             self.factory.idle.touch(self)
-        if connection.closed or (
-            (self._peer_finished or self._draining) and not connection.waiting
-        ):
+
+    def _consider(self) -> None:
+        """
+        See how things are: end the connection if it is time, and read or do not.
+        """
+        connection = self._connection
+        leaving = self._peer_finished or self._draining
+        if connection.closed or (leaving and not connection.waiting):
             self._end()
         else:
             self._regulate()
@@ -301,6 +326,7 @@ class HostProtocol(Protocol):
             return
         self._ending = True
         self._abandon_calls()
+        self._outlet.settle()
         self.transport.unregisterProducer()
         self.factory.ending(self)
         half_closeable = IHalfCloseableDescriptor.providedBy(self.transport)
@@ -355,6 +381,8 @@ class HostFactory(ServerFactory):
     @param bind_time_features: Whether bind-time features are negotiated.
     @param allow_public_peers: Whether peers outside private networks are served.
     @param allow_shared_address_space: Whether the shared address space (RFC 6598) counts as private.
+    @param journal: Takes the lines about peers, each without its end; by default they are events of Twisted's logging
+        system.
     @param group_seed: Where the ids of association groups begin.  A host that is started anew should not hand out
         those of its last run, for a client could join a group of the same name by mistake.
     """
@@ -372,6 +400,7 @@ class HostFactory(ServerFactory):
         bind_time_features: bool = True,
         allow_public_peers: bool = False,
         allow_shared_address_space: bool = False,
+        journal: Callable[[str], None] | None = None,
         group_seed: int = 0,
     ) -> None:
         self.host = host
@@ -380,13 +409,13 @@ class HostFactory(ServerFactory):
         self.rpc_server = make_rpc_server(
             ndr64=ndr64, bind_time_features=bind_time_features, group_seed=group_seed
         )
-        self.reporter = Reporter(self._log, host.catalog)
+        self.dispatcher = Dispatcher(clock)
+        self.reporter = Reporter(self._log, host.catalog, journal)
         self._allow_public = allow_public_peers
         self._allow_shared = allow_shared_address_space
-        self._connections: set[HostProtocol] = set()
-        self._per_address: Counter[str] = Counter()
+        self._per_address: dict[str, int] = {}
         self._drains: list[_Drain] = []
-        #: Connections that may still get on.
+        #: Connections that may still get on; with those that linger, all that there are.
         self.idle: Deadlines[HostProtocol] = Deadlines(
             clock, self.limits.idle_timeout, HostProtocol.expire
         )
@@ -416,18 +445,25 @@ class HostFactory(ServerFactory):
             peer.address, shared=self._allow_shared
         ):
             return "not a private address"
-        if len(self._connections) >= self.limits.max_connections:
-            return f"{self.limits.max_connections} connections are open"
-        if self._per_address[peer.address] >= self.limits.max_connections_per_address:
-            return f"{self.limits.max_connections_per_address} connections of this address are open"
+        limits = self.limits
+        if self._count() >= limits.max_connections:
+            return f"{limits.max_connections} connections are open"
+        if self._per_address.get(peer.address, 0) >= limits.max_connections_per_address:
+            return f"{limits.max_connections_per_address} connections of this address are open"
         return ""
+
+    def _count(self) -> int:
+        """
+        Count the connections.
+        """
+        return len(self.idle.items) + len(self._lingering.items)
 
     def opened(self, protocol: HostProtocol) -> None:
         """
         A connection begins.
         """
-        self._connections.add(protocol)
-        self._per_address[protocol.peer.address] += 1
+        address = protocol.peer.address
+        self._per_address[address] = self._per_address.get(address, 0) + 1
         self.idle.touch(protocol)
 
     def ending(self, protocol: HostProtocol) -> None:
@@ -443,23 +479,24 @@ class HostFactory(ServerFactory):
         """
         self.idle.discard(protocol)
         self._lingering.discard(protocol)
-        self._connections.discard(protocol)
         address = protocol.peer.address
-        self._per_address[address] -= 1
-        if not self._per_address[address]:
+        left = self._per_address[address] - 1
+        if left:
+            self._per_address[address] = left
+        else:
             del self._per_address[address]
-        for drain in self._drains[:]:
-            if drain.closed(protocol):
-                self._drains.remove(drain)
+        if self._drains:
+            self._drains = [drain for drain in self._drains if not drain.closed(protocol)]
 
     def drain(self) -> Deferred[None]:
         """
         Finish the calls in progress, close every connection that there is now, and tell when the last is gone.
         """
-        if not self._connections:
+        connections = [*self.idle.items, *self._lingering.items]
+        if not connections:
             return succeed(None)
-        drain = _Drain(self._connections, self.clock, self.limits.drain_timeout)
+        drain = _Drain(connections, self.clock, self.limits.drain_timeout)
         self._drains.append(drain)
-        for protocol in list(self._connections):
+        for protocol in connections:
             protocol.drain()
         return drain.done

@@ -1,13 +1,24 @@
 """
-What both sides ask of their transports.
+What both sides ask of their transports, and the short way to the wire.
+
+Twisted's C{write} puts bytes into a buffer and asks the reactor to tell when the socket can take them: two changes of
+what the reactor waits for, for each answer, where the socket of a peer that reads could take the answer at once.  So
+a L{Dispatcher} collects what is written in one round of the reactor, and at its end offers it to the sockets directly,
+one behind the other.  (To send each answer as it is made would cost more: each wakes its client up, which is dear, and
+clients that are still awake from the last answer are not woken again.)
+
+When a socket does not take all of it, the peer is slow or gone: what is left, and everything that follows on that
+connection, goes the transport's own way, so the order of bytes is kept, and a socket that fails is the transport's to
+find out.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 
 
 def send_at_once(transport: Any) -> None:
@@ -19,3 +30,122 @@ def send_at_once(transport: Any) -> None:
     has_port = isinstance(transport.getHost(), IPv4Address | IPv6Address)
     if has_port and ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
+
+
+class Outlet:
+    """
+    Writes to a transport in its own way.
+
+    @param transport: Whatever carries a stream.
+    """
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """
+        Write, soon.
+        """
+        self._transport.write(data)
+
+    def settle(self) -> None:
+        """
+        Hand everything over to the transport, as has to be done before it is told to close.
+        """
+
+
+class _ShortOutlet(Outlet):
+    """
+    Writes to the socket of a TCP connection, for as long as it takes everything.
+    """
+
+    __slots__ = ("_dispatcher", "_send", "_short", "_waiting")
+
+    def __init__(self, transport: tcp.Server, dispatcher: Dispatcher) -> None:
+        self._transport = transport
+        self._dispatcher = dispatcher
+        self._send = transport.socket.send
+        self._short = True
+        self._waiting = b""
+
+    def write(self, data: bytes) -> None:
+        if not self._short:
+            self._transport.write(data)
+        elif self._waiting:
+            self._waiting += data
+        else:
+            self._waiting = data
+            self._dispatcher.add(self)
+
+    def settle(self) -> None:
+        self._short = False
+        data, self._waiting = self._waiting, b""
+        if data:
+            self._transport.write(data)
+
+    def dispatch(self) -> None:
+        """
+        Offer what waits to the socket.
+        """
+        data, self._waiting = self._waiting, b""
+        if not data:
+            return  # It was settled meanwhile.
+        try:
+            sent = self._send(data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            self._short = False
+            self._transport.write(data[sent:])
+
+
+class Dispatcher:
+    """
+    Knows whom something waits for, in this round of the reactor.
+
+    @param clock: The reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: list[_ShortOutlet] = []
+        self._listener: object = None
+        self._port = ""
+
+    def outlet(self, transport: Any) -> Outlet:
+        """
+        Choose how to write to a transport, and let small segments leave at once.
+
+        @return: The short way where the transport is a plain TCP connection of a server, and its own way where
+            anything stands between us and the socket.
+        """
+        if type(transport) is not tcp.Server or transport.TLS:
+            send_at_once(transport)
+            return Outlet(transport)
+        transport.setTcpNoDelay(True)
+        return _ShortOutlet(transport, self)
+
+    def port(self, transport: Any) -> str:
+        """
+        Tell the own port of a connection, in decimal; nothing where there are no ports.
+        """
+        listener = getattr(transport, "server", None)
+        if listener is None or listener is not self._listener:
+            self._listener = listener
+            self._port = str(getattr(transport.getHost(), "port", ""))
+        return self._port
+
+    def add(self, outlet: _ShortOutlet) -> None:
+        """
+        Remember that something waits.
+        """
+        if not self._waiting:
+            self._clock.callLater(0, self._dispatch)
+        self._waiting.append(outlet)
+
+    def _dispatch(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for outlet in waiting:
+            outlet.dispatch()

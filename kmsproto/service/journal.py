@@ -34,7 +34,7 @@ SYSTEM = "kmsproto#info"
 
 class Stream(Protocol):
     """
-    What a journal writes to: C{sys.stdout}, or a L{twisted.python.logfile.LogFile}.
+    What a journal writes to: C{sys.stdout}, or a C{twisted.python.logfile.LogFile}.
     """
 
     def write(self, text: str, /) -> Any:

@@ -20,13 +20,13 @@ from kmsproto.errors import (
     RemoteProtocolError,
     VerificationError,
 )
+from kmsproto.kms.host import Answer
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Decision, Grant, Peer, Policy
 from kmsproto.net.activation import (
     KMS_INTERFACE,
     REQUEST_ACTIVATION,
     Activated,
-    Answered,
     Bound,
     ClientSession,
     Closed,
@@ -101,10 +101,10 @@ class HostConnectionTests(SynchronousTestCase):
         """
         connection = self.bound()
         (event,) = connection.receive_data(call(payload()), NOW)
-        assert isinstance(event, Answered)
-        self.assertEqual(event.answer.request, body())
-        self.assertEqual(event.answer.grant, Grant(50))
-        self.assertEqual(event.answer.hresult, HResult.SUCCESS)
+        assert isinstance(event, Answer)
+        self.assertEqual(event.request, body())
+        self.assertEqual(event.grant, Grant(50))
+        self.assertEqual(event.hresult, HResult.SUCCESS)
         self.assertEqual(read_replies(connection.data_to_send()), granted(2))
         self.assertEqual(connection.data_to_send(), b"")
 
@@ -114,9 +114,9 @@ class HostConnectionTests(SynchronousTestCase):
         """
         connection = self.bound(lambda *_: HResult.PRODUCT_REFUSED)
         (event,) = connection.receive_data(call(payload()), NOW)
-        assert isinstance(event, Answered)
-        self.assertEqual((event.answer.hresult, event.answer.grant), (0xC004F042, None))
-        self.assertEqual(event.answer.request, body())
+        assert isinstance(event, Answer)
+        self.assertEqual((event.hresult, event.grant), (0xC004F042, None))
+        self.assertEqual(event.request, body())
 
     def test_unreadable(self) -> None:
         """
@@ -125,9 +125,9 @@ class HostConnectionTests(SynchronousTestCase):
         asked: list[object] = []
         connection = self.bound(lambda *question: asked.append(question))  # type: ignore[arg-type]
         (event,) = connection.receive_data(call(b"nonsense"), NOW)
-        assert isinstance(event, Answered)
-        self.assertEqual((event.answer.request, event.answer.hresult), (None, 0x8007000D))
-        self.assertTrue(event.answer.problem)
+        assert isinstance(event, Answer)
+        self.assertEqual((event.request, event.hresult), (None, 0x8007000D))
+        self.assertTrue(event.problem)
         self.assertEqual(asked, [])
 
     def test_bad_stub(self) -> None:
@@ -190,7 +190,7 @@ class HostConnectionTests(SynchronousTestCase):
         self.assertEqual((connection.waiting, connection.paused), (1, True))
         self.assertEqual(connection.unfinished, "a call waits for its decision")
         event = connection.decide(question, Grant(50))
-        self.assertIsInstance(event, Answered)
+        self.assertIsInstance(event, Answer)
         self.assertEqual((connection.waiting, connection.paused), (0, False))
         self.assertEqual(read_replies(connection.data_to_send()), granted(2))
 
@@ -280,7 +280,7 @@ class HostConnectionTests(SynchronousTestCase):
             connection.receive_data(beginning, NOW)
             for segment in segments:
                 for event in connection.receive_data(segment, NOW):
-                    self.assertIsInstance(event, Closed | Faulted | Answered)
+                    self.assertIsInstance(event, Closed | Faulted | Answer)
 
     @settings(max_examples=50)
     @given(st.integers(0, 291), st.integers(0, 255))
@@ -292,7 +292,7 @@ class HostConnectionTests(SynchronousTestCase):
         request[position] = value
         connection = self.bound()
         for event in connection.receive_data(bytes(request), NOW):
-            self.assertIsInstance(event, Closed | Faulted | Answered)
+            self.assertIsInstance(event, Closed | Faulted | Answer)
 
 
 class TogetherTests(SynchronousTestCase):

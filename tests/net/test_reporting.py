@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kmsproto.kms.host import Answer
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant, Peer
-from kmsproto.net.activation import Answered, Closed, Faulted, PolicyFailed
+from kmsproto.net.activation import Closed, Faulted, PolicyFailed
 from kmsproto.net.quoting import quote
 from kmsproto.net.reporting import Reporter
 from tests.net.wiring import body, catalog
@@ -91,9 +91,7 @@ class ReporterTests(SynchronousTestCase):
         """
         A grant tells who, what, in which version, and the count.
         """
-        self.reporter.report(
-            PEER, Answered(Answer(HResult.SUCCESS, b"", body(5, "lab-1"), Grant(50)))
-        )
+        self.reporter.report(PEER, Answer(HResult.SUCCESS, b"", body(5, "lab-1"), Grant(50)))
         self.assertEqual(
             self.line(),
             'granted peer=10.0.0.9 port=50123 version=5 product="Windows 10/11 Enterprise"'
@@ -105,7 +103,7 @@ class ReporterTests(SynchronousTestCase):
         """
         A refusal tells the HRESULT as well, and no count.
         """
-        self.reporter.report(PEER, Answered(Answer(HResult.PRODUCT_REFUSED, b"", body(6, "lab-1"))))
+        self.reporter.report(PEER, Answer(HResult.PRODUCT_REFUSED, b"", body(6, "lab-1")))
         self.assertEqual(
             self.line(),
             "refused peer=10.0.0.9 port=50123 hresult=0xC004F042 version=6"
@@ -117,7 +115,7 @@ class ReporterTests(SynchronousTestCase):
         """
         What could not be opened is told with the reason, quoted.
         """
-        self.reporter.report(PEER, Answered(Answer(HResult.INVALID_DATA, problem='a "problem"\n')))
+        self.reporter.report(PEER, Answer(HResult.INVALID_DATA, problem='a "problem"\n'))
         self.assertEqual(
             self.line(),
             r'refused peer=10.0.0.9 port=50123 hresult=0x8007000D reason="a \"problem\"\n"',
@@ -128,7 +126,7 @@ class ReporterTests(SynchronousTestCase):
         Ids that no catalogue knows are written as they are.
         """
         request = body(sku_id=UUID(int=7), application_id=UUID(int=8))
-        self.reporter.report(PEER, Answered(Answer(HResult.SUCCESS, b"", request, Grant(1))))
+        self.reporter.report(PEER, Answer(HResult.SUCCESS, b"", request, Grant(1)))
         line = self.line()
         self.assertIn(f' product="{UUID(int=7)}" application="{UUID(int=8)}" ', line)
 
@@ -171,12 +169,38 @@ class ReporterTests(SynchronousTestCase):
         """
         Observers get the fields as data.
         """
-        self.reporter.report(PEER, Answered(Answer(HResult.SUCCESS, b"", body(), Grant(50))))
+        self.reporter.report(PEER, Answer(HResult.SUCCESS, b"", body(), Grant(50)))
         (event,) = self.events
         self.assertEqual(event["peer"], PEER)
         self.assertEqual(event["request"], body())
         self.assertEqual(event["grant"], Grant(50))
         self.assertEqual(event["hresult"], 0)
+
+    def test_journal(self) -> None:
+        """
+        A journal gets the same lines as text, and nothing else is written; but a policy that fails is an event still.
+        """
+        events = (
+            Answer(HResult.SUCCESS, b"", body(5, "lab-1"), Grant(50)),
+            Answer(HResult.PRODUCT_REFUSED, b"", body(6, "lab-1")),
+            Answer(HResult.INVALID_DATA, problem="a problem"),
+            Faulted(0x6F7, "a stub"),
+            Closed("a reason"),
+        )
+        for event in events:
+            self.reporter.report(PEER, event)
+        self.reporter.turned_away(PEER, "public")
+        expected = [formatEvent(event) for event in self.events]
+        self.events.clear()
+        lines: list[str] = []
+        observer: Any = self.events.append
+        reporter = Reporter(Logger("tests", observer=observer), catalog(), lines.append)
+        for event in events:
+            reporter.report(PEER, event)
+        reporter.turned_away(PEER, "public")
+        self.assertEqual((lines, self.events), (expected, []))
+        reporter.report(PEER, PolicyFailed(RuntimeError("of the policy")))
+        self.assertEqual(len(self.events), 1)
 
     @given(st.text(st.characters(exclude_categories=["Cs"])))
     def test_one_line(self, name: str) -> None:
@@ -185,7 +209,7 @@ class ReporterTests(SynchronousTestCase):
         """
         self.events.clear()
         answer = Answer(HResult.SUCCESS, b"", body(6, "x")._replace(workstation=name), Grant(50))
-        self.reporter.report(PEER, Answered(answer))
+        self.reporter.report(PEER, answer)
         file = io.StringIO()
         textFileLogObserver(file)(self.events[0])
         line, end, rest = file.getvalue().partition("\n")
