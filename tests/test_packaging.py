@@ -1,9 +1,9 @@
 """
-What C{setup.cfg} promises of the distributions, held to what is on disk.
+What C{setup.cfg} and C{setup.py} promise of the distributions, held to what is on disk.
 
-Nothing is built here: C{setup.cfg} is read as the text it is.  The list of packages is written by hand, because
-C{find:} would leave out C{twisted.plugins} and take the tests in, so a package that was forgotten has to be found by
-a test.
+Nothing is built here: C{setup.cfg} is read as the text it is, and C{setup.py} is parsed.  The list of packages is
+written by hand, because C{find:} would leave out C{twisted.plugins} and take the tests in, so a package that was
+forgotten has to be found by a test.
 """
 
 from __future__ import annotations
@@ -55,18 +55,35 @@ class SetupTests(SynchronousTestCase):
     def test_package_data(self) -> None:
         """
         Every data file that is named is there, and every data file that is there is named.
+
+        Of the extensions, neither the sources nor what was built of them in the tree are data.
         """
         named = {
-            ROOT / package.replace(".", "/") / name
-            for package in self.config["options.package_data"]
-            for name in self.words("options.package_data", package)
+            ROOT / package.replace(".", "/") / name.strip()
+            for package, names in self.config["options.package_data"].items()
+            for name in names.split(",")
         }
         present = {
             path
             for path in (ROOT / "kmsproto").rglob("*")
-            if path.is_file() and path.suffix not in {".py", ".pyc", ".pyi"}
+            if path.is_file() and path.suffix not in {".py", ".pyc", ".c", ".h", ".so"}
         }
         self.assertEqual(named, present)
+
+    def test_extensions(self) -> None:
+        """
+        The extensions are made of every C file that is there, and of nothing else.
+        """
+        tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        named = {
+            ROOT / text
+            for text in texts
+            if isinstance(text, str)
+            and text.startswith("kmsproto/")
+            and text.endswith((".c", ".h"))
+        }
+        self.assertEqual(named, {*(ROOT / "kmsproto").rglob("*.[ch]")})
 
     def test_version(self) -> None:
         """

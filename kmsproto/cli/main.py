@@ -10,11 +10,16 @@ import click
 
 from kmsproto import __version__
 from kmsproto.cli.probe import probe
+from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.quoting import tolerate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kmsproto")
+@click.version_option(
+    __version__,
+    prog_name="kmsproto",
+    message=f"%(prog)s, version %(version)s (cipher: {IMPLEMENTATION})",
+)
 def main() -> None:
     """
     Tools for KMS (Key Management Service) hosts.

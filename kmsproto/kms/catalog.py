@@ -192,7 +192,12 @@ class Catalog:
         self.skus = MappingProxyType({entry.guid: entry for entry in skus})
         self.csvlks = MappingProxyType({entry.key: entry for entry in csvlks})
         self.host_builds = MappingProxyType({entry.build: entry for entry in host_builds})
+        self._first_csvlk = next(iter(self.csvlks.values()))
         self._aliases = {alias: entry for entry in self.kms_ids.values() for alias in entry.aliases}
+        self._csvlk_by_kms_id = {
+            guid: self.csvlks[entry.csvlk]
+            for guid, entry in (*self._aliases.items(), *self.kms_ids.items())
+        }
         self._by_number = {str(entry.number): entry for entry in self.skus.values()}
         self._by_name = {_folded(entry.name): entry for entry in self.skus.values()}
 
@@ -208,8 +213,7 @@ class Catalog:
 
         A KMS id that is not known takes the first key group (Windows), as hosts in the field do.
         """
-        known = self.kms_id(kms_id_guid)
-        return next(iter(self.csvlks.values())) if known is None else self.csvlks[known.csvlk]
+        return self._csvlk_by_kms_id.get(kms_id_guid, self._first_csvlk)
 
     def product(self, text: str) -> SKU:
         """

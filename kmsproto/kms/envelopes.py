@@ -6,6 +6,10 @@ front that plays the part of the initialization vector: everything after the ver
 vector, so that the vector on the wire is the encrypted salt.  The answers carry proofs: the host knows the salt of
 the request, in version 6 also a key that changes with the time of the client.
 
+The two things that a host does for every call, opening the request and sealing the answer, are there twice.  Where the
+extension C{_envelopes} was built and the cipher in use is one in C, what is ordinary goes through it; the rest, and
+with it everything that is refused, takes the long way through the Python in this module.  Both give the same.
+
 Every random byte is an argument.  What a host cannot open is a
 L{MalformedMessageError<kmsproto.kms.messages.MalformedMessageError>}; what a client finds wrong with an answer is a
 L{VerificationError<kmsproto.errors.VerificationError>} that names the check.
@@ -17,7 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from kmsproto.errors import LocalProtocolError, VerificationError
 from kmsproto.kms.messages import (
@@ -33,19 +39,28 @@ from kmsproto.kms.messages import (
     encode_request_body,
     encode_response_body,
     encode_version,
+    known_guid,
 )
-from kmsproto.kms.rijndael import BLOCK_LENGTH, Rijndael
+from kmsproto.kms.rijndael import BLOCK_LENGTH, IMPLEMENTATION, Rijndael
+
+if TYPE_CHECKING:
+    from kmsproto.kms._envelopes import Envelope
 
 #: Bytes of a salt, and of the random bytes in an answer.
 SALT_LENGTH = 16
 
-_MAC_CIPHER = Rijndael(bytes.fromhex("053d8307f9e5f088eb5ea6686cf037c7e4efd2d6"))
-_CIPHERS = {
-    5: Rijndael(bytes.fromhex("cd7e796f2ab25dcb55ffc8ef8364c470")),
-    6: Rijndael(bytes.fromhex("a94a4195e201432d9bcb460405d84a21"), {64: 0x73, 96: 0x09, 128: 0xE4}),
+#: The keys by version, and what is changed in them once they are expanded.
+_KEYS: Mapping[int, tuple[bytes, Mapping[int, int] | None]] = {
+    4: (bytes.fromhex("053d8307f9e5f088eb5ea6686cf037c7e4efd2d6"), None),
+    5: (bytes.fromhex("cd7e796f2ab25dcb55ffc8ef8364c470"), None),
+    6: (bytes.fromhex("a94a4195e201432d9bcb460405d84a21"), {64: 0x73, 96: 0x09, 128: 0xE4}),
 }
+_MAC_CIPHER = Rijndael(*_KEYS[4])
+_CIPHERS = {version: Rijndael(*_KEYS[version]) for version in (5, 6)}
 
 _VERSION_LENGTH = 4
+#: Where the lower byte of the major version stands.
+_MAJOR_VERSION = 2
 _MAC_LENGTH = 16
 _HASH_LENGTH = 32
 _HMAC_LENGTH = 16
@@ -55,10 +70,34 @@ REQUEST_LENGTHS = {
     5: _VERSION_LENGTH + SALT_LENGTH + 240,
     6: _VERSION_LENGTH + SALT_LENGTH + 240,
 }
+#: Where the body of a request of versions 5 and 6 ends behind its salt, and what stands there: PKCS#7 padding.
+_REQUEST_END = SALT_LENGTH + REQUEST_BODY_LENGTH
+_REQUEST_PADDING = b"\4\4\4\4"
 #: FILETIME steps of one time slot of the HMAC key, about 4.1 hours.
 _SLOT_LENGTH = 0x22816889BD
 _SLOT_FACTOR = 0x208CBAB5ED
 _SLOT_OFFSET = 0x3156CD5AC628477A
+
+
+def native_envelopes(implementation: str) -> Mapping[int, Envelope]:
+    """
+    Make the envelopes in C that go with an implementation of the cipher.
+
+    @param implementation: One of the names in L{kmsproto.kms.rijndael.implementations}.
+    @return: The envelopes by version; none if that is Python or the extension was not built.
+    """
+    if implementation == "Python":
+        return {}
+    try:
+        from kmsproto.kms._envelopes import Envelope
+    except ImportError:
+        # What was built is of another time, or for another machine.  The long way does the same.
+        return {}
+    accelerated = implementation == "AES instructions (C)"
+    return {version: Envelope(version, *key, accelerated) for version, key in _KEYS.items()}
+
+
+_NATIVE = native_envelopes(IMPLEMENTATION)
 
 
 class OpenedRequest(NamedTuple):
@@ -94,7 +133,7 @@ def compute_mac(message: bytes) -> bytes:
     @return: 16 bytes.
     """
     padded = message + b"\x80"
-    return _MAC_CIPHER.encrypt_cbc(padded + bytes(-len(padded) % BLOCK_LENGTH))[-_MAC_LENGTH:]
+    return _MAC_CIPHER.mac(padded + bytes(-len(padded) % BLOCK_LENGTH))
 
 
 def compute_hmac(client_time: int, message: bytes, slot: int = 0) -> bytes:
@@ -106,9 +145,26 @@ def compute_hmac(client_time: int, message: bytes, slot: int = 0) -> bytes:
     @param slot: How many time slots away from that of the request.
     @return: 16 bytes.
     """
-    seed = client_time // _SLOT_LENGTH * _SLOT_FACTOR + _SLOT_OFFSET + slot * _SLOT_LENGTH
+    # RFC 2104 by hand: the hash of each of the two pads is the same for all messages of a time slot.
+    begun_inner, begun_outer = _hmac_states(client_time // _SLOT_LENGTH, slot)
+    inner, outer = begun_inner.copy(), begun_outer.copy()
+    inner.update(message)
+    outer.update(inner.digest())
+    return outer.digest()[-_HMAC_LENGTH:]
+
+
+@lru_cache(maxsize=64)
+def _hmac_states(time_slot: int, slot: int) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """
+    Begin the two hashes of an HMAC with the key of a time slot, or of one beside it.
+    """
+    seed = time_slot * _SLOT_FACTOR + _SLOT_OFFSET + slot * _SLOT_LENGTH
     key = hashlib.sha256((seed & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")).digest()[16:]
-    return hmac.digest(key, message, "sha256")[-_HMAC_LENGTH:]
+    block = key.ljust(hashlib.sha256().block_size, b"\0")
+    return (
+        hashlib.sha256(bytes(byte ^ 0x36 for byte in block)),
+        hashlib.sha256(bytes(byte ^ 0x5C for byte in block)),
+    )
 
 
 def _xor(a: bytes, b: bytes) -> bytes:
@@ -157,6 +213,19 @@ def open_request(payload: bytes) -> OpenedRequest:
 
     @raise MalformedMessageError: If its size, version, MAC, padding, or anything in its body is wrong.
     """
+    if len(payload) >= _VERSION_LENGTH and (native := _NATIVE.get(payload[_MAJOR_VERSION])):
+        opened = native.open(payload, known_guid)
+        if opened is not None:
+            fields, salt, iv = opened
+            # As the classes themselves do, without a call of theirs for each.
+            return tuple.__new__(OpenedRequest, (tuple.__new__(RequestBody, fields), salt, iv))
+    return _open_long(payload)
+
+
+def _open_long(payload: bytes) -> OpenedRequest:
+    """
+    Open any request, or find what is wrong with it.
+    """
     version = decode_version(payload)
     if len(payload) != REQUEST_LENGTHS[version]:
         raise MalformedMessageError(
@@ -167,10 +236,10 @@ def open_request(payload: bytes) -> OpenedRequest:
         if not hmac.compare_digest(compute_mac(clear), payload[REQUEST_BODY_LENGTH:]):
             raise MalformedMessageError("the MAC is wrong")
         return OpenedRequest(decode_request_body(clear), b"", b"")
-    message = _unpad(_CIPHERS[version].decrypt_cbc(payload[_VERSION_LENGTH:]))
-    if message is None or len(message) != SALT_LENGTH + REQUEST_BODY_LENGTH:
+    message = _CIPHERS[version].decrypt_cbc(payload[_VERSION_LENGTH:])
+    salt, clear = message[:SALT_LENGTH], message[SALT_LENGTH:_REQUEST_END]
+    if message[_REQUEST_END:] != _REQUEST_PADDING:
         raise MalformedMessageError("the padding is wrong")
-    salt, clear = message[:SALT_LENGTH], message[SALT_LENGTH:]
     if clear[:_VERSION_LENGTH] != payload[:_VERSION_LENGTH]:
         raise MalformedMessageError("the version inside differs from the one outside")
     iv = payload[_VERSION_LENGTH : _VERSION_LENGTH + SALT_LENGTH]
@@ -188,18 +257,58 @@ def seal_response(
     @param hardware_id: 8 bytes; only version 6 uses them.
     @raise kmsproto.errors.LocalProtocolError: If the body cannot be written, or in no version that exists.
     """
+    if native := _NATIVE.get(body.major_version):
+        sealed = _seal_short(native, request, body, salt, random, hardware_id)
+        if sealed is not None:
+            return sealed
+    return _seal_long(request, body, salt, random, hardware_id)
+
+
+def _seal_short(
+    native: Envelope,
+    request: OpenedRequest,
+    body: ResponseBody,
+    salt: bytes,
+    random: bytes,
+    hardware_id: bytes,
+) -> bytes | None:
+    """
+    Make an ordinary answer in C.
+
+    @return: The answer; L{None} if it is not ordinary.
+    """
+    version = body.major_version
+    machine = body.client_machine_id.int.to_bytes(16, "big")
+    if version == 4:
+        message = native.pack(body, machine)
+        return message and native.seal(message)
+    digest = hashlib.sha256(random).digest()
+    if version == 5:
+        message = native.pack(body, machine, request.salt, random, digest)
+        return message and native.seal(message)
+    message = native.pack(body, machine, request.salt, random, digest, salt, hardware_id)
+    return message and native.seal(message, compute_hmac(body.client_time, message))
+
+
+def _seal_long(
+    request: OpenedRequest, body: ResponseBody, salt: bytes, random: bytes, hardware_id: bytes
+) -> bytes:
+    """
+    Make any answer that can be made, or find why it cannot.
+    """
     clear = encode_response_body(body)
     version = body.major_version
     if version not in PROTOCOL_VERSIONS:
         raise LocalProtocolError(f"there are no responses of version {version}")
     if version == 4:
         return clear + compute_mac(clear)
-    proof = clear + _xor(random, request.salt) + hashlib.sha256(random).digest()
+    asked_salt = request.salt
+    masked, digest = _xor(random, asked_salt), hashlib.sha256(random).digest()
     if version == 5:
         # The same salt under the same key: the vector on the wire is that of the request.
-        message = request.salt + proof
+        message = b"".join((asked_salt, clear, masked, digest))
     else:
-        message = salt + proof + hardware_id + request.salt
+        message = b"".join((salt, clear, masked, digest, hardware_id, asked_salt))
         message += compute_hmac(body.client_time, message)
     return encode_version(body) + _CIPHERS[version].encrypt_cbc(_pad(message))
 

@@ -14,7 +14,8 @@ Source: "KMS messages, versions 4, 5 and 6", sections "The extended PID" and "Wh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from kmsproto.errors import LocalProtocolError
@@ -29,6 +30,9 @@ from kmsproto.kms.policy import Decision, Grant, Peer, Policy
 DEFAULT_HOST_BUILD = 26100
 #: The locale that is presented by default: English (United States).
 DEFAULT_LCID = 1033
+
+#: Random bytes that are drawn at a time.
+ENTROPY_POOL = 4096
 
 #: A KMS id that no catalogue knows: the CSVLK that answers for it must have an ePID too.
 _UNKNOWN = UUID(int=0)
@@ -67,6 +71,25 @@ def host_builds(catalog: Catalog) -> list[int]:
     ]
 
 
+def pooled(draw: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """
+    Draw random bytes by the pool: to ask the system for those of each answer costs more than to use them.
+
+    @param draw: Returns as many random bytes as it is asked for; asked for L{ENTROPY_POOL} at a time.
+    @return: The same, for at most that many.
+    """
+    pool, used = b"", 0
+
+    def take(length: int) -> bytes:
+        nonlocal pool, used
+        start, used = used, used + length
+        if used > len(pool):
+            pool, start, used = draw(ENTROPY_POOL), 0, length
+        return pool[start:used]
+
+    return take
+
+
 class HostIdentity:
     """
     What a host says of itself: an ePID for each CSVLK, and a hardware id.
@@ -102,8 +125,7 @@ class HostIdentity:
         return self._epids[csvlk_key]
 
 
-@dataclass(slots=True, frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """
     What a host answers, and about what.
 
@@ -142,6 +164,8 @@ class Host:
         self.identity = identity
         self.policy = policy
         self._entropy = entropy
+        # A network has few products, and their ePIDs stay what they are.
+        self._epid_for = lru_cache(maxsize=1024)(self._choose_epid)
 
     def open(self, payload: bytes) -> OpenedRequest | Answer:
         """
@@ -177,7 +201,7 @@ class Host:
         body = ResponseBody(
             request.minor_version,
             request.major_version,
-            self.identity.epid(self.catalog.csvlk_for(request.kms_id).key),
+            self._epid_for(request.kms_id),
             request.client_machine_id,
             request.client_time,
             *decision,
@@ -191,6 +215,9 @@ class Host:
             hardware_id=self.identity.hardware_id,
         )
         return Answer(HResult.SUCCESS, payload, request, decision)
+
+    def _choose_epid(self, kms_id: UUID) -> str:
+        return self.identity.epid(self.catalog.csvlk_for(kms_id).key)
 
     def answer(self, payload: bytes, peer: Peer, now: float) -> Answer:
         """

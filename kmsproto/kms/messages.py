@@ -5,6 +5,8 @@ Both are read strictly: exact sizes, a version that exists, values within their 
 is wrong is one error, L{MalformedMessageError}, which carries the HRESULT that such a message earns.  Ranges are
 checked on what comes in only; a tool may write whatever fits the layout, to see what a host makes of it.
 
+The GUIDs that say what is asked for are few, so those that were met are remembered; so is the wire form of an ePID.
+
 One leniency is due to real clients: what stands behind the zero that ends a workstation name is kept but not judged,
 for widely used clients leave remains of other memory there.
 
@@ -15,9 +17,10 @@ from __future__ import annotations
 
 import codecs
 import struct
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from kmsproto.errors import LocalProtocolError, RemoteProtocolError
 from kmsproto.kms.hresults import HResult
@@ -49,6 +52,9 @@ _VERSION = Struct("<HH")
 _REQUEST = Struct(f"<HHIII16s16s16s16sIQ16s{NAME_LENGTH}s")
 _RESPONSE_HEAD = Struct("<HHI")
 _RESPONSE_TAIL = Struct("<16sQIII")
+#: A GUID in the byte order of a number, and on the wire.
+_GUID_NUMBER = Struct(">IHH8s")
+_GUID_WIRE = Struct("<IHH8s")
 
 #: Looked up now: a host that has given up its privileges may be unable to load a codec later.
 _UTF16 = codecs.lookup("utf-16-le")
@@ -152,9 +158,16 @@ def decode_version(payload: bytes) -> int:
     if len(payload) < _VERSION.size:
         raise MalformedMessageError(f"a message of {len(payload)} bytes has no version")
     minor, major = _VERSION.unpack_from(payload)
+    _check_version(minor, major)
+    return int(major)
+
+
+def _check_version(minor: int, major: int) -> None:
+    """
+    @raise MalformedMessageError: If it is no version that is spoken here.
+    """
     if minor or major not in PROTOCOL_VERSIONS:
         raise MalformedMessageError(f"protocol version {major}.{minor} is not supported")
-    return int(major)
 
 
 def encode_version(body: RequestBody | ResponseBody) -> bytes:
@@ -234,20 +247,9 @@ def decode_request_body(data: bytes) -> RequestBody:
     @param data: 236 bytes.
     @raise MalformedMessageError: If its size, version, a value or the name is not as it must be.
     """
-    decode_version(data)
     if len(data) != REQUEST_BODY_LENGTH:
         raise MalformedMessageError(f"a request body of {len(data)} bytes")
-    minor, major, machine, status, expiration, *ids, n_policy, time, previous, name = (
-        _REQUEST.unpack(data)
-    )
-    if machine > 1:
-        raise MalformedMessageError(f"is-virtual-machine is {machine}, not 0 or 1")
-    if status >= len(LICENCE_STATUSES):
-        raise MalformedMessageError(f"licence status {status} does not exist")
-    if n_policy > MAX_N_POLICY:
-        raise MalformedMessageError(f"an N policy of {n_policy} is over {MAX_N_POLICY}")
-    application_id, sku_id, kms_id, client_machine_id = (UUID(bytes_le=raw) for raw in ids)
-    return RequestBody(
+    (
         minor,
         major,
         machine,
@@ -259,9 +261,61 @@ def decode_request_body(data: bytes) -> RequestBody:
         client_machine_id,
         n_policy,
         time,
-        UUID(bytes_le=previous),
+        previous,
+        name,
+    ) = _REQUEST.unpack(data)
+    _check_version(minor, major)
+    if machine > 1:
+        raise MalformedMessageError(f"is-virtual-machine is {machine}, not 0 or 1")
+    if status >= len(LICENCE_STATUSES):
+        raise MalformedMessageError(f"licence status {status} does not exist")
+    if n_policy > MAX_N_POLICY:
+        raise MalformedMessageError(f"an N policy of {n_policy} is over {MAX_N_POLICY}")
+    return RequestBody(
+        minor,
+        major,
+        machine,
+        status,
+        expiration,
+        known_guid(application_id),
+        known_guid(sku_id),
+        known_guid(kms_id),
+        _decode_guid(client_machine_id),
+        n_policy,
+        time,
+        known_guid(previous),  # zero, as a rule
         *_decode_name(name),
     )
+
+
+@lru_cache(maxsize=1024)
+def known_guid(raw: bytes) -> UUID:
+    """
+    Read a GUID that many requests share; the same object stands for all of them while it is remembered.
+
+    @param raw: 16 bytes, as on the wire.
+    """
+    return UUID(bytes_le=raw)
+
+
+def _decode_guid(raw: bytes) -> UUID:
+    """
+    Read a GUID, in half the time that the constructor of L{UUID} takes, which considers six ways to make one.
+    """
+    guid = UUID.__new__(UUID)
+    # As L{UUID} itself does: its instances do not let anybody else change them.
+    object.__setattr__(
+        guid, "int", int.from_bytes(_GUID_NUMBER.pack(*_GUID_WIRE.unpack(raw)), "big")
+    )
+    object.__setattr__(guid, "is_safe", SafeUUID.unknown)
+    return guid
+
+
+def _encode_guid(guid: UUID) -> bytes:
+    """
+    Write a GUID, in half the time that C{UUID.bytes_le} takes.
+    """
+    return _GUID_WIRE.pack(*_GUID_NUMBER.unpack(guid.int.to_bytes(16, "big")))
 
 
 def _decode_name(data: bytes) -> tuple[str, bytes]:
@@ -273,6 +327,8 @@ def _decode_name(data: bytes) -> tuple[str, bytes]:
     name, terminator, _ = text.partition("\0")
     if not terminator:
         raise MalformedMessageError("the workstation name has no end")
+    if name.isascii():
+        return name, data[2 * len(name) + 2 :].rstrip(b"\0")
     try:
         length = len(_UTF16.encode(name)[0])
     except UnicodeEncodeError as error:
@@ -286,19 +342,31 @@ def encode_response_body(body: ResponseBody) -> bytes:
 
     @raise LocalProtocolError: If the ePID is too long or is not text, or a number does not fit its field.
     """
-    epid = _encode_text("the ePID", body.epid, MAX_EPID_SIZE) + b"\0\0"
-    return (
-        _pack(_RESPONSE_HEAD, body.minor_version, body.major_version, len(epid))
-        + epid
-        + _pack(
-            _RESPONSE_TAIL,
-            body.client_machine_id.bytes_le,
-            body.client_time,
-            body.client_count,
-            body.activation_interval,
-            body.renewal_interval,
-        )
+    minor, major, epid, machine, client_time, count, activation, renewal = body
+    layout, text = _encode_epid(epid)
+    return _pack(
+        layout,
+        minor,
+        major,
+        len(text),
+        text,
+        _encode_guid(machine),
+        client_time,
+        count,
+        activation,
+        renewal,
     )
+
+
+@lru_cache(maxsize=256)
+def _encode_epid(epid: str) -> tuple[Struct, bytes]:
+    """
+    Write an ePID and the zero behind it; a host has few.
+
+    @return: The layout of a response with an ePID of that size, and the ePID.
+    """
+    text = _encode_text("the ePID", epid, MAX_EPID_SIZE) + b"\0\0"
+    return Struct(f"{_RESPONSE_HEAD.format}{len(text)}s{_RESPONSE_TAIL.format[1:]}"), text
 
 
 def decode_response_body(data: bytes) -> tuple[ResponseBody, int]:

@@ -12,7 +12,9 @@ Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
+from uuid import UUID
 
 from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.hresults import HResult
@@ -70,8 +72,12 @@ def charged(
     @param renewal_interval: Minutes.
     """
 
+    @lru_cache(maxsize=1024)
+    def grant(kms_id: UUID, n_policy: int) -> Grant:
+        minimum = catalog.csvlk_for(kms_id).minimum_active_clients
+        return Grant(max(2 * n_policy, minimum, 1), activation_interval, renewal_interval)
+
     def decide(request: RequestBody, peer: Peer, now: float) -> Decision:
-        minimum = catalog.csvlk_for(request.kms_id).minimum_active_clients
-        return Grant(max(2 * request.n_policy, minimum, 1), activation_interval, renewal_interval)
+        return grant(request.kms_id, request.n_policy)
 
     return decide

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto import __version__
 from kmsproto.cli.main import main
+from kmsproto.kms.rijndael import IMPLEMENTATION
 
 
 class MainTests(SynchronousTestCase):
@@ -28,11 +29,12 @@ class MainTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        The version is that of the package.
+        The version is that of the package, and comes with the implementation of the cipher that is in use.
         """
         result = CliRunner().invoke(main, ["--version"])
         self.assertEqual(
-            (result.exit_code, result.output), (0, f"kmsproto, version {__version__}\n")
+            (result.exit_code, result.output),
+            (0, f"kmsproto, version {__version__} (cipher: {IMPLEMENTATION})\n"),
         )
 
     def test_unknown_command(self) -> None:

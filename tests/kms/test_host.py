@@ -27,10 +27,12 @@ from kmsproto.kms.epid import (
 from kmsproto.kms.host import (
     DEFAULT_HOST_BUILD,
     DEFAULT_LCID,
+    ENTROPY_POOL,
     Answer,
     Host,
     HostIdentity,
     host_builds,
+    pooled,
 )
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
@@ -528,3 +530,29 @@ class UnsoundPolicyTests(SynchronousTestCase):
         for grant in (Grant(0, 0, 0), Grant(0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)):
             answer = host_with(always(grant)).answer(payload, PEER, NOW)
             self.assertEqual(open_response(answer.payload, opened).body[-3:], grant)
+
+
+class PooledTests(SynchronousTestCase):
+    """
+    Random bytes by the pool.
+    """
+
+    def test_used_once(self) -> None:
+        """
+        Every byte that is drawn is handed out at most once, in pieces of any size; the rest of a pool is left.
+        """
+        source = fixed_entropy()
+        drawn: list[bytes] = []
+
+        def draw(length: int) -> bytes:
+            self.assertEqual(length, ENTROPY_POOL)
+            drawn.append(source(length))
+            return drawn[-1]
+
+        take = pooled(draw)
+        pieces = [take(1000) for _ in range(9)]
+        self.assertEqual([len(piece) for piece in pieces], [1000] * 9)
+        self.assertEqual(len(drawn), 3)
+        self.assertEqual(b"".join(pieces[:4]), drawn[0][:4000])
+        self.assertEqual(b"".join(pieces[4:8]), drawn[1][:4000])
+        self.assertEqual(pieces[8], drawn[2][:1000])
