@@ -106,22 +106,30 @@ class Journal:
         """
         Write what waits.
         """
-        with self._writing:
-            waiting = self._waiting
-            batch = [waiting.popleft() for _ in range(len(waiting))]
-            if not batch:
-                return
-            # No stream can write half a surrogate pair, and one such line must not hold up all others.
-            text = "".join((self._confess(), *batch)).encode("utf-8", "backslashreplace")
+        # Whoever is writing now takes along what has come since, before or after it lets go.  To wait for that would be
+        # the end where it is this very thread: a signal handler that logs may have interrupted it.
+        while self._waiting and self._writing.acquire(blocking=False):
             try:
-                self._stream.write(text.decode("utf-8"))
-                self._stream.flush()
-            except OSError:
-                self._failing = True
-                self._keep(batch)
-            else:
-                self._failing = False
-                self._lost = 0
+                self._write_batch()
+            finally:
+                self._writing.release()
+            if self._failing:
+                return
+
+    def _write_batch(self) -> None:
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(len(waiting))]
+        # No stream can write half a surrogate pair, and one such line must not hold up all others.
+        text = "".join((self._confess(), *batch)).encode("utf-8", "backslashreplace")
+        try:
+            self._stream.write(text.decode("utf-8"))
+            self._stream.flush()
+        except OSError:
+            self._failing = True
+            self._keep(batch)
+        else:
+            self._failing = False
+            self._lost = 0
 
     def _confess(self) -> str:
         """

@@ -70,6 +70,21 @@ class JournalTests(SynchronousTestCase):
             self.stream.getvalue(), f"{formatTime(NOW)} [kmsproto#info] granted count=50\n"
         )
 
+    def test_interrupted(self) -> None:
+        """
+        A signal handler that logs may interrupt the writing of a line: its own is written behind that.
+        """
+        write = self.stream.write
+
+        def interrupted(text: str) -> int:
+            self.stream.write = write  # type: ignore[method-assign]
+            self.log.info("received a signal")
+            return write(text)
+
+        self.stream.write = interrupted  # type: ignore[method-assign]
+        self.journal.relay("- [-] one\n")
+        self.assertEqual(self.stream.lines(), ["one", "received a signal"])
+
     def test_time_goes_on(self) -> None:
         """
         Each line has the second in which it was written.
