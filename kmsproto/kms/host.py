@@ -198,13 +198,17 @@ class Host:
         request = opened.body
         if not isinstance(decision, Grant):
             return Answer(_refusal(decision), request=request)
-        body = ResponseBody(
-            request.minor_version,
-            request.major_version,
-            self._epid_for(request.kms_id),
-            request.client_machine_id,
-            request.client_time,
-            *decision,
+        # As the class itself does, without the detour over its constructor; and so for the answer.
+        body = tuple.__new__(
+            ResponseBody,
+            (
+                request.minor_version,
+                request.major_version,
+                self._epid_for(request.kms_id),
+                request.client_machine_id,
+                request.client_time,
+                *decision,
+            ),
         )
         random = self._entropy(2 * SALT_LENGTH)
         payload = seal_response(
@@ -214,7 +218,7 @@ class Host:
             random=random[SALT_LENGTH:],
             hardware_id=self.identity.hardware_id,
         )
-        return Answer(HResult.SUCCESS, payload, request, decision)
+        return tuple.__new__(Answer, (HResult.SUCCESS, payload, request, decision, ""))
 
     def _choose_epid(self, kms_id: UUID) -> str:
         return self.identity.epid(self.catalog.csvlk_for(kms_id).key)

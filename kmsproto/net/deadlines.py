@@ -33,12 +33,14 @@ class Deadlines(Generic[_Item]):
         self.items: dict[_Item, float] = {}
         self._timer: IDelayedCall | None = None
 
-    def touch(self, item: _Item) -> None:
+    def touch(self, item: _Item, now: float | None = None) -> None:
         """
         Begin, or begin anew, to wait for an item.
+
+        @param now: The time of the clock, where that was read already.
         """
         self.items.pop(item, None)
-        self.items[item] = self._clock.seconds()
+        self.items[item] = self._clock.seconds() if now is None else now
         if self._timer is None:
             self._timer = self._clock.callLater(self._limit, self._sweep)
 

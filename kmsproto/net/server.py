@@ -105,10 +105,9 @@ class HostProtocol(Protocol):
         Begin the RPC connection, which names our own port to the client.
         """
         factory = self.factory
-        self._outlet = factory.dispatcher.outlet(self.transport)
+        self._outlet = factory.dispatcher.outlet(self.transport, self)
         port = factory.dispatcher.port(self.transport)
         self._connection = HostConnection(factory.host, factory.rpc_server, self.peer, port)
-        self.transport.registerProducer(self, True)
         factory.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -117,7 +116,8 @@ class HostProtocol(Protocol):
         """
         if self._ending:
             return
-        event = self._connection.receive_short(data, self.factory.clock.seconds())
+        now = self.factory.clock.seconds()
+        event = self._connection.receive_short(data, now)
         if event is False:
             self._advance(data)
         elif isinstance(event, Undecided):
@@ -126,7 +126,7 @@ class HostProtocol(Protocol):
         else:
             if event is not True:
                 self.factory.reporter.report(self.peer, event)
-            self._send()
+            self._send(now)
             if self._peer_finished or self._draining or not self._reading:
                 self._consider()
 
@@ -155,6 +155,8 @@ class HostProtocol(Protocol):
         self._ending = True
         self._abandon_calls()
         self.factory.closed(self)
+        # It knows us: a ring that would be left to the garbage collector.
+        del self._outlet
 
     def pauseProducing(self) -> None:
         """
@@ -227,17 +229,17 @@ class HostProtocol(Protocol):
                 data = b""
         finally:
             self._advancing = False
-        self._send()
+        self._send(now)
         self._consider()
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> None:
         """
         Write what there is to send.
         """
         output = self._connection.data_to_send()
         if output:
             self._outlet.write(output)
-            self.factory.idle.touch(self)
+            self.factory.idle.touch(self, now)
 
     def _consider(self) -> None:
         """

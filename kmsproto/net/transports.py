@@ -18,7 +18,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 
 
 def send_at_once(transport: Any) -> None:
@@ -37,12 +37,14 @@ class Outlet:
     Writes to a transport in its own way.
 
     @param transport: Whatever carries a stream.
+    @param producer: Is told when the peer does not read what is written.
     """
 
     __slots__ = ("_transport",)
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, producer: IPushProducer) -> None:
         self._transport = transport
+        transport.registerProducer(producer, True)
 
     def write(self, data: bytes) -> None:
         """
@@ -61,10 +63,13 @@ class _ShortOutlet(Outlet):
     Writes to the socket of a TCP connection, for as long as it takes everything.
     """
 
-    __slots__ = ("_dispatcher", "_send", "_short", "_waiting")
+    __slots__ = ("_dispatcher", "_producer", "_send", "_short", "_waiting")
 
-    def __init__(self, transport: tcp.Server, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, transport: tcp.Server, producer: IPushProducer, dispatcher: Dispatcher
+    ) -> None:
         self._transport = transport
+        self._producer = producer
         self._dispatcher = dispatcher
         self._send = transport.socket.send
         self._short = True
@@ -97,8 +102,18 @@ class _ShortOutlet(Outlet):
         except OSError:
             sent = 0
         if sent != len(data):
-            self._short = False
-            self._transport.write(data[sent:])
+            self._leave(data[sent:])
+
+    def _leave(self, data: bytes) -> None:
+        """
+        Go the transport's own way from now on.
+
+        @param data: What comes first.
+        """
+        self._short = False
+        # Nobody had to be told before: the socket took everything.
+        self._transport.registerProducer(self._producer, True)
+        self._transport.write(data)
 
 
 class Dispatcher:
@@ -114,18 +129,19 @@ class Dispatcher:
         self._listener: object = None
         self._port = ""
 
-    def outlet(self, transport: Any) -> Outlet:
+    def outlet(self, transport: Any, producer: IPushProducer) -> Outlet:
         """
         Choose how to write to a transport, and let small segments leave at once.
 
+        @param producer: Is told when the peer does not read what is written.
         @return: The short way where the transport is a plain TCP connection of a server, and its own way where
             anything stands between us and the socket.
         """
         if type(transport) is not tcp.Server or transport.TLS:
             send_at_once(transport)
-            return Outlet(transport)
+            return Outlet(transport, producer)
         transport.setTcpNoDelay(True)
-        return _ShortOutlet(transport, self)
+        return _ShortOutlet(transport, producer, self)
 
     def port(self, transport: Any) -> str:
         """

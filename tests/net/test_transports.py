@@ -70,6 +70,19 @@ class Connection(StringTransport):
         self.no_delay = enabled
 
 
+class Producer:
+    """
+    Is told to pause, or not.
+    """
+
+    def pauseProducing(self) -> None:
+        """
+        Never called by these transports.
+        """
+
+    resumeProducing = stopProducing = pauseProducing
+
+
 class TransportCase(SynchronousTestCase):
     """
     A dispatcher, for which our transports are TCP connections.
@@ -82,13 +95,14 @@ class TransportCase(SynchronousTestCase):
         self.patch(transports.tcp, "Server", Connection)
         self.clock = Clock()
         self.dispatcher = Dispatcher(self.clock)
+        self.producer: Any = Producer()
 
     def connect(self) -> tuple[Connection, Outlet]:
         """
         Make a connection and its outlet.
         """
         connection = Connection()
-        return connection, self.dispatcher.outlet(connection)
+        return connection, self.dispatcher.outlet(connection, self.producer)
 
 
 class ShortWayTests(TransportCase):
@@ -108,7 +122,7 @@ class ShortWayTests(TransportCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(0)
         self.assertEqual((one.socket.taken, other.socket.taken), (b"ac", b"b"))
-        self.assertEqual((one.socket.sends, one.value()), (1, b""))
+        self.assertEqual((one.socket.sends, one.value(), one.producer), (1, b"", None))
         outlet.write(b"d")
         self.clock.advance(0)
         self.assertEqual(one.socket.taken, b"acd")
@@ -131,6 +145,7 @@ class ShortWayTests(TransportCase):
         outlet.write(b"ef")
         self.clock.advance(0)
         self.assertEqual((connection.socket.taken, connection.value()), (b"ab", b"cdef"))
+        self.assertIs(connection.producer, self.producer)
         self.assertEqual(connection.socket.sends, 1)
 
     def test_full_or_broken(self) -> None:
@@ -195,7 +210,7 @@ class OtherWayTests(TransportCase):
         secured = Connection()
         secured.TLS = True
         for transport in (secured, StringTransport()):
-            outlet = self.dispatcher.outlet(transport)
+            outlet = self.dispatcher.outlet(transport, self.producer)
             outlet.write(b"a")
             outlet.settle()
             self.assertEqual(transport.value(), b"a")
