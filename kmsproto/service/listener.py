@@ -4,6 +4,9 @@ The service that listens: it opens the sockets while it still may, and stops wit
 Ports below 1024 can only be opened before the process gives up its privileges, so listening happens in
 C{privilegedStartService}; where nobody calls that, because the service runs inside another application, it happens at
 the start.  To stop is to close the listening sockets first, and then to wait for the calls in progress.
+
+L{HostService} is a host of one process.  What it shares with a host of several is how sockets are opened and closed,
+which is L{Listener}, and how open files are allowed for.
 """
 
 from __future__ import annotations
@@ -13,105 +16,71 @@ import resource
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kmsproto.errors import KMSProtoError
 from kmsproto.net.server import HostFactory
+from kmsproto.service.journal import Journal
+from kmsproto.service.logs import JournalledService
+from kmsproto.service.startup import StartupError
 
 #: Open files that a process needs beside its connections.
 SPARE_DESCRIPTORS = 64
 
 
-class StartupError(KMSProtoError, SystemExit):
+class Listener:
     """
-    The service cannot start, for a reason that one line tells.
+    Opens and closes what a service listens on.
 
-    It is both kinds of exception for twistd's sake: for an L{Exception} twistd cleans up its pidfile and tells the
-    process that waits for the daemon; for a L{SystemExit} the interpreter then prints the line, without a traceback,
-    and exits with status 1.
-    """
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.code = f"twistd kms: {problem}"
-
-
-class HostService(Service):
-    """
-    A KMS host that listens.
-
-    @param factory: Makes the connections.
     @param endpoints: Where to listen.
+    @param log: Where to say on which addresses it listens.
+    @ivar listening: Whether the sockets were opened, and not closed since.
+    @ivar ports: The open ports.
     """
 
-    _log = Logger()
-
-    def __init__(self, factory: HostFactory, endpoints: Sequence[IStreamServerEndpoint]) -> None:
-        self.setName("kms")  # type: ignore[no-untyped-call]
-        self.factory = factory
+    def __init__(self, endpoints: Sequence[IStreamServerEndpoint], log: Logger) -> None:
         self._endpoints = endpoints
-        self._listening = False
+        self._log = log
         self._starting = False
-        #: The open ports.
+        self.listening = False
         self.ports: list[IListeningPort] = []
 
-    def privilegedStartService(self) -> None:
+    def open(self, factory: IProtocolFactory) -> None:
         """
         Open the sockets.
 
         @raise StartupError: If one cannot be opened.
         """
-        self._listen()
-
-    def startService(self) -> None:
-        """
-        Start, and open the sockets unless that is done.
-        """
-        super().startService()  # type: ignore[no-untyped-call]
-        if not self._listening:
-            self._listen()
-
-    def stopService(self) -> Deferred[Any]:
-        """
-        Close the sockets, and finish the calls in progress.
-
-        @return: Fires when the last connection is gone.
-        """
-        super().stopService()  # type: ignore[no-untyped-call]
-        return self._close().addCallback(lambda _: self.factory.drain())
-
-    def _listen(self) -> None:
-        self._allow_descriptors()
-        self._listening = self._starting = True
+        self.listening = self._starting = True
         problems: list[Failure] = []
         for endpoint in self._endpoints:
-            opening = endpoint.listen(self.factory)
+            opening = maybeDeferred(endpoint.listen, factory)
             opening.addCallbacks(self._opened, self._failed, errbackArgs=(problems,))
         self._starting = False
         if problems:
-            self._close()
+            self.close()
             raise StartupError(_describe(problems[0]))
 
-    def _close(self) -> Deferred[Any]:
+    def close(self) -> Deferred[Any]:
         """
         Close the sockets.
+
+        @return: Fires when all are closed.
         """
-        self._listening = False
+        self.listening = False
         ports, self.ports = self.ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
     def _opened(self, port: IListeningPort) -> object:
-        if not self._listening:
+        if not self.listening:
             # An endpoint that takes its time has taken too much of it.
             return port.stopListening()
         self.ports.append(port)
-        self._log.info("listening address={address}", address=_where(port.getHost()))
+        self._log.info("listening address={address}", address=where(port.getHost()))
         return None
 
     def _failed(self, failure: Failure, problems: list[Failure]) -> None:
@@ -120,25 +89,84 @@ class HostService(Service):
         else:
             self._log.failure("an endpoint failed after the start", failure)
 
-    def _allow_descriptors(self) -> None:
+
+class HostService(JournalledService):
+    """
+    A KMS host that listens.
+
+    @param factory: Makes the connections.
+    @param endpoints: Where to listen.
+    @param journal: What to offer to the application as its log, if anything.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        factory: HostFactory,
+        endpoints: Sequence[IStreamServerEndpoint],
+        journal: Journal | None = None,
+    ) -> None:
+        self.setName("kms")  # type: ignore[no-untyped-call]
+        self.factory = factory
+        self.journal = journal
+        self._listener = Listener(endpoints, self._log)
+
+    @property
+    def ports(self) -> list[IListeningPort]:
         """
-        Raise the soft limit on open files as far as the connections need it and the hard limit lets us.
+        The open ports.
         """
-        connections = self.factory.limits.max_connections
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = connections + SPARE_DESCRIPTORS
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            self._log.warn(
-                "limited open_files={hard} max_connections={connections}",
-                hard=hard,
-                connections=connections,
-            )
-            wanted = hard
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return self._listener.ports
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the sockets.
+
+        @raise StartupError: If one cannot be opened.
+        """
+        allow_descriptors(self.factory.limits.max_connections, self._log)
+        self._listener.open(self.factory)
+
+    def startService(self) -> None:
+        """
+        Start, and open the sockets unless that is done.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._listener.listening:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Close the sockets, and finish the calls in progress.
+
+        @return: Fires when the last connection is gone.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self._listener.close().addCallback(lambda _: self.factory.drain())
 
 
-def _where(address: object) -> str:
+def allow_descriptors(connections: int, log: Logger) -> None:
+    """
+    Raise the soft limit on open files as far as the connections need it and the hard limit lets us.
+
+    @param connections: How many connections may be open at a time.
+    @param log: Where to say that the hard limit does not let us.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warn(
+            "limited open_files={hard} max_connections={connections}",
+            hard=hard,
+            connections=connections,
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def where(address: object) -> str:
     """
     Write the address of a port as people do.
     """
@@ -157,12 +185,12 @@ def _describe(failure: Failure) -> str:
     """
     error = failure.value
     if isinstance(error, CannotListenError):
-        where = ":".join(_text(part) for part in (error.interface, error.port) if part)
+        place = ":".join(_text(part) for part in (error.interface, error.port) if part)
         number = getattr(error.socketError, "errno", None)
         reason = os.strerror(number) if number else error.socketError
     else:
-        where, reason = "an endpoint", failure.getErrorMessage()
-    return f"cannot listen on {where}: {reason}; choose another with --port or --endpoint"
+        place, reason = "an endpoint", failure.getErrorMessage()
+    return f"cannot listen on {place}: {reason}; choose another with --port or --endpoint"
 
 
 def _text(part: object) -> str:

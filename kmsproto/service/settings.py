@@ -8,7 +8,7 @@ as text is read by the setting's own reader, which knows what is allowed and say
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from kmsproto.net.server import Limits
 
 #: Where a service that was started by root keeps its state.
 SYSTEM_STATE_DIRECTORY = Path("/var/lib/kmsproto")
+#: Worker processes at most.
+MAXIMUM_WORKERS = 256
 
 
 class SettingError(KMSProtoError):
@@ -44,6 +46,13 @@ class Kind(NamedTuple):
     read: Callable[[str], Any]
 
 
+def _never(value: Any) -> bool:
+    """
+    Say that a setting needs no common view, whatever its value.
+    """
+    return False
+
+
 @dataclass(slots=True, frozen=True)
 class Setting:
     """
@@ -56,6 +65,9 @@ class Setting:
         on the surroundings, as the help says.
     @ivar short: Its short letter, or nothing.
     @ivar repeatable: Whether it may be given more than once.
+    @ivar needs_common_view: Tells of a value whether it asks for something that one process must see as a whole, such
+        as a count of all clients that is kept in memory.  Workers share nothing, so with more than one of them such a
+        value is refused.
     """
 
     name: str
@@ -64,6 +76,7 @@ class Setting:
     default: str | None = None
     short: str | None = None
     repeatable: bool = False
+    needs_common_view: Callable[[Any], bool] = _never
 
     @property
     def flag(self) -> bool:
@@ -101,6 +114,8 @@ def whole_number(what: str, smallest: int, largest: int, remark: str = "") -> Ki
     return Kind(f"{what} ({smallest} to {largest}{remark})", read)
 
 
+_WORKER_COUNT = whole_number("a number of workers", 1, MAXIMUM_WORKERS, ", or auto")
+
 #: Seconds of a time limit, at most a day.
 _DAY = 86400
 
@@ -119,6 +134,20 @@ def _on_or_off(text: str) -> bool:
     return words[text.lower()]
 
 
+def usable_cores() -> int:
+    """
+    Count the cores that this process may use, up to L{MAXIMUM_WORKERS}.
+    """
+    # Not every system lets a process be tied to some of its cores.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, MAXIMUM_WORKERS)
+
+
+def _workers(text: str) -> int:
+    return usable_cores() if text.lower() == "auto" else _WORKER_COUNT.read(text)
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError(text)
@@ -132,6 +161,7 @@ def _directory(text: str) -> Path:
 SECONDS = Kind(f"a number of seconds (more than 0, at most {_DAY})", _seconds)
 MINUTES = whole_number("a number of minutes", 15, 43200)
 CONNECTIONS = whole_number("a number of connections", 1, 1000000)
+WORKERS = Kind(_WORKER_COUNT.allowed, _workers)
 ON_OR_OFF = Kind("on or off", _on_or_off)
 SWITCH = Kind("on or off, and on when it is given", _on_or_off)
 
@@ -235,14 +265,44 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "max-connections",
         CONNECTIONS,
-        "Connections that may be open at a time.",
+        "Connections that may be open at a time, in each worker.",
         default=str(_LIMITS.max_connections),
         short="m",
     ),
     Setting(
         "max-connections-per-address",
         CONNECTIONS,
-        "Connections that one address may have open at a time.",
+        "Connections that one address may have open at a time, in each worker.",
         default=str(_LIMITS.max_connections_per_address),
     ),
+    Setting(
+        "workers",
+        WORKERS,
+        "Processes that serve, each on a core of its own: a number, or auto for one per core that this process may use."
+        " With more than one, this process only watches over them.",
+        default="1",
+    ),
 )
+
+
+def check_common_view(
+    values: Mapping[str, Any], workers: int, settings: Iterable[Setting] = SETTINGS
+) -> None:
+    """
+    See that nothing which one process must see as a whole is spread over several.
+
+    @param values: The values of the settings by name.
+    @param workers: How many processes serve.
+    @param settings: The settings to look at.
+    @raise SettingError: If a value cannot be had with so many workers.
+    """
+    if workers == 1:
+        return
+    for setting in settings:
+        value = values[setting.name]
+        if setting.needs_common_view(value):
+            allowed = (
+                f"possible with {workers} workers, each of which sees its own clients only;"
+                " use --workers=1 with it"
+            )
+            raise SettingError(setting.name, str(value), allowed)

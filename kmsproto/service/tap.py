@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from twisted.application.app import ServerOptions
 from twisted.application.service import IService
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.endpoints import serverFromString
@@ -20,23 +21,27 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from kmsproto import __version__
-from kmsproto.errors import CatalogError, KMSProtoError
-from kmsproto.kms.catalog import Catalog, load_catalog
-from kmsproto.kms.epid import EPIDError, Installation
-from kmsproto.kms.host import Host, HostIdentity, host_builds
-from kmsproto.kms.policy import charged
+from kmsproto.errors import KMSProtoError
+from kmsproto.kms.catalog import load_catalog
+from kmsproto.kms.epid import Installation
+from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.listening import BothFamiliesEndpoint
 from kmsproto.net.quoting import quote, tolerate
-from kmsproto.net.server import HostFactory, Limits
+from kmsproto.service.handover import Handover
+from kmsproto.service.hosting import group_seed, make_factory, make_host
 from kmsproto.service.installation import StateError, StateUnusableError, load_installation
-from kmsproto.service.listener import HostService, StartupError
+from kmsproto.service.listener import HostService
+from kmsproto.service.logs import open_journal
 from kmsproto.service.settings import (
     SETTINGS,
     Setting,
     SettingError,
+    check_common_view,
     default_state_directory,
 )
+from kmsproto.service.startup import StartupError
+from kmsproto.service.supervisor import Command, SupervisorService, reactor_module
 
 _log = Logger()
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -108,7 +113,7 @@ class Options(UsageOptions):
         """
         Read the values.
 
-        @raise UsageError: If one is not allowed.
+        @raise UsageError: If one is not allowed, or not together with others.
         """
         for setting in SETTINGS:
             given = self[setting.name]
@@ -120,6 +125,10 @@ class Options(UsageOptions):
             self["port"] = KMS_PORT
         if self["state-directory"] is None:
             self["state-directory"] = default_state_directory(os.environ, os.geteuid())
+        try:
+            check_common_view(self, self["workers"])
+        except SettingError as error:
+            raise UsageError(str(error)) from error
 
 
 def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
@@ -128,44 +137,77 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
 
     @param options: Parsed options.
     @param reactor: The reactor.
-    @raise StartupError: If the state directory, the host build, the catalogue or an endpoint cannot be used.
+    @return: A L{HostService}; with more than one worker a L{SupervisorService}.
+    @raise StartupError: If the state directory, the host build, the catalogue, an endpoint or the log cannot be used.
     """
     # Where twistd logs to in the foreground; a name that the terminal has no characters for must not cost the line.
     tolerate(sys.stdout)
+    twistd = getattr(options, "parent", None)
+    workers = options["workers"]
+    if workers > 1:
+        _check_surroundings(twistd)
     try:
         catalog = load_catalog()
         installation = _installation(options["state-directory"])
-        identity = _identity(options, catalog, installation)
         endpoints = _endpoints(options, reactor)
+        host = make_host(options, catalog, installation)
+        journal = open_journal(twistd, reactor)
     except KMSProtoError as error:
         raise StartupError(str(error)) from error
-    policy = charged(
-        catalog,
-        activation_interval=options["activation-interval"],
-        renewal_interval=options["renewal-interval"],
-    )
-    factory = HostFactory(
-        Host(catalog, identity, policy, os.urandom),
+    factory = make_factory(
+        options,
+        host,
         reactor,
-        limits=Limits(
-            idle_timeout=options["idle-timeout"],
-            max_connections=options["max-connections"],
-            max_connections_per_address=options["max-connections-per-address"],
-        ),
-        ndr64=options["ndr64"],
-        bind_time_features=options["bind-time-features"],
-        allow_public_peers=options["allow-public-peers"],
-        allow_shared_address_space=options["allow-shared-address-space"],
-        group_seed=int.from_bytes(os.urandom(4), "big"),
+        group_seed=group_seed(os.urandom),
+        journal=journal.write if journal is not None else None,
     )
     _log.info(
-        "starting version={version} host_build={host_build} products={products} state={state}",
+        "starting version={version} host_build={host_build} products={products} cipher={cipher} workers={workers}"
+        " state={state}",
         version=__version__,
         host_build=options["host-build"],
         products=len(catalog.skus),
+        cipher=quote(IMPLEMENTATION),
+        workers=workers,
         state=quote(str(options["state-directory"])),
     )
-    return HostService(factory, endpoints)
+    if workers == 1:
+        return HostService(factory, endpoints, journal)
+    module = reactor_module(reactor)
+
+    def document(worker: int) -> bytes:
+        return Handover(
+            version=__version__,
+            worker=worker,
+            reactor=module,
+            sockets=len(endpoints),
+            group_seed=group_seed(os.urandom, worker, workers),
+            installation=installation,
+            settings=options,
+        ).encode()
+
+    return SupervisorService(
+        reactor,
+        endpoints,
+        workers=workers,
+        command=Command.of_this_process(),
+        document=document,
+        # The factory here serves nobody, but knows the limits of those that do.
+        patience=factory.limits.drain_timeout + factory.limits.linger_timeout,
+        journal=journal,
+    )
+
+
+def _check_surroundings(twistd: Any) -> None:
+    """
+    See that workers can be started later.
+
+    @raise StartupError: If twistd is to change its root, beyond which the interpreter is out of reach.
+    """
+    if isinstance(twistd, ServerOptions) and twistd.get("chroot"):
+        raise StartupError(
+            "workers cannot be started after twistd --chroot; leave that out, or use --workers=1"
+        )
 
 
 def _installation(directory: Path) -> Installation:
@@ -176,21 +218,6 @@ def _installation(directory: Path) -> Installation:
         return load_installation(directory, time.time(), os.urandom)
     except StateUnusableError as error:
         raise StateError(f"{error}; choose another with --state-directory") from error
-
-
-def _identity(options: Options, catalog: Catalog, installation: Installation) -> HostIdentity:
-    """
-    Make what the host says of itself.
-
-    @raise SettingError: If the build is not known, or cannot host a key of the catalogue.
-    """
-    build = options["host-build"]
-    try:
-        return HostIdentity(catalog, installation, host_build=build, lcid=options["lcid"])
-    except (CatalogError, EPIDError) as error:
-        known = ", ".join(map(str, host_builds(catalog)))
-        allowed = f"a build that can host the keys of the catalogue, such as {known}"
-        raise SettingError("host-build", str(build), allowed) from error
 
 
 def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:

@@ -22,7 +22,8 @@ from zope.interface.verify import verifyObject
 
 from kmsproto.kms.policy import Grant
 from kmsproto.net.server import Limits
-from kmsproto.service.listener import HostService, StartupError
+from kmsproto.service.listener import HostService
+from kmsproto.service.startup import StartupError
 from tests.net.wiring import HostCase, call, granted, payload
 
 
@@ -37,7 +38,7 @@ class FakePort:
         self.stopped = 0
         self.closed: Deferred[None] = Deferred()
 
-    def startListening(self) -> None:  # noqa: N802 - of the interface
+    def startListening(self) -> None:
         """
         Not used.
         """
@@ -402,7 +403,7 @@ class StartupErrorTests(HostCase):
         """
         An interpreter that ends with it writes the line and nothing else.
         """
-        code = "from kmsproto.service.listener import StartupError as E; raise E('no luck')"
+        code = "from kmsproto.service.startup import StartupError as E; raise E('no luck')"
         result = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
         )

@@ -4,6 +4,7 @@ Every setting: its name, help, default, bounds, and what is said of a value that
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from kmsproto.errors import KMSProtoError
 from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.server import Limits
 from kmsproto.service.settings import (
+    MAXIMUM_WORKERS,
     SETTINGS,
     SYSTEM_STATE_DIRECTORY,
     Kind,
     Setting,
     SettingError,
+    check_common_view,
     default_state_directory,
+    usable_cores,
 )
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -34,6 +38,7 @@ DEFAULTS: dict[str, object] = {
     "idle-timeout": 30.0,
     "max-connections": 16384,
     "max-connections-per-address": 1024,
+    "workers": 1,
 }
 
 #: Texts and the values that they mean.
@@ -52,6 +57,7 @@ ALLOWED: dict[str, list[tuple[str, object]]] = {
     "idle-timeout": [("0.001", 0.001), ("1", 1.0), ("86400", 86400.0)],
     "max-connections": [("1", 1), ("1000000", 1000000)],
     "max-connections-per-address": [("1", 1), ("1000000", 1000000)],
+    "workers": [("1", 1), ("256", 256), ("auto", usable_cores()), ("Auto", usable_cores())],
 }
 
 NUMBERLESS = ["", " ", " 7", "1_0", "x", "1688x", "1.5", "0x10", "1e3", "--"]
@@ -72,6 +78,7 @@ FORBIDDEN: dict[str, list[str]] = {
     "idle-timeout": ["0", "-1", "86400.1", "nan", "inf", "-inf", "", "x", "1s"],
     "max-connections": ["0", "1000001", *NUMBERLESS],
     "max-connections-per-address": ["0", "1000001", *NUMBERLESS],
+    "workers": ["0", "-1", "257", "auto ", "all", *NUMBERLESS],
 }
 
 
@@ -181,6 +188,7 @@ class SettingsTests(SynchronousTestCase):
             ("idle-timeout", ("0", "86400")),
             ("max-connections", ("1", "1000000")),
             ("max-connections-per-address", ("1", "1000000")),
+            ("workers", ("1", "256", "auto")),
         ):
             for bound in bounds:
                 with self.subTest(name=name, bound=bound):
@@ -208,6 +216,68 @@ class SettingsTests(SynchronousTestCase):
         """
         self.assertEqual(KMS_PORT, 1688)
         self.assertIn("1688", BY_NAME["port"].help)
+
+
+class WorkersTests(SynchronousTestCase):
+    """
+    How many processes serve, and what they cannot do together.
+    """
+
+    def test_auto(self) -> None:
+        """
+        C{auto} is the number of cores that this process may use, not of those that the machine has.
+        """
+        self.patch(os, "sched_getaffinity", lambda pid: {1, 5, 7})
+        self.assertEqual(BY_NAME["workers"].value("auto"), 3)
+
+    def test_auto_without_affinity(self) -> None:
+        """
+        Where processes cannot be tied to cores, all cores count, and where nobody knows their number, there is one.
+        """
+        self.patch(os, "sched_getaffinity", None)
+        self.patch(os, "cpu_count", lambda: 6)
+        self.assertEqual(usable_cores(), 6)
+        self.patch(os, "cpu_count", lambda: None)
+        self.assertEqual(usable_cores(), 1)
+
+    def test_auto_is_bounded(self) -> None:
+        """
+        C{auto} is never more than a number could be.
+        """
+        self.patch(os, "sched_getaffinity", lambda pid: set(range(1000)))
+        self.assertEqual(usable_cores(), MAXIMUM_WORKERS)
+
+    def test_limits_are_each_workers(self) -> None:
+        """
+        The help of the limits says that they are those of one worker.
+        """
+        for name in ("max-connections", "max-connections-per-address"):
+            self.assertIn("in each worker", BY_NAME[name].help)
+
+    def test_nothing_needs_a_common_view(self) -> None:
+        """
+        Every setting there is may be had with any number of workers.
+        """
+        values = {name: BY_NAME[name].value(texts[0][0]) for name, texts in ALLOWED.items()}
+        for workers in (1, 2, MAXIMUM_WORKERS):
+            check_common_view(values, workers)
+
+    def test_common_view(self) -> None:
+        """
+        A value that needs a common view is refused with more than one worker, in one line that says what to do.
+        """
+        count = Setting(
+            "count", Kind("x", str), "X.", needs_common_view=lambda value: value == "memory"
+        )
+        check_common_view({"count": "memory"}, 1, [count])
+        check_common_view({"count": "file"}, 2, [count])
+        with self.assertRaises(SettingError) as caught:
+            check_common_view({"count": "memory"}, 2, [count])
+        self.assertEqual(
+            str(caught.exception),
+            "--count: 'memory' is not possible with 2 workers, each of which sees its own clients only;"
+            " use --workers=1 with it",
+        )
 
 
 class StateDirectoryTests(SynchronousTestCase):

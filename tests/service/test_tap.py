@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,18 @@ from twisted.python.usage import UsageError
 from twisted.scripts import twistd as twistd_script
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto import __version__
+from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.policy import Grant, Peer
+from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.server import HostFactory
 from kmsproto.service import tap
-from kmsproto.service.listener import HostService, StartupError
-from kmsproto.service.settings import SETTINGS, default_state_directory
+from kmsproto.service.handover import Handover
+from kmsproto.service.hosting import make_host
+from kmsproto.service.listener import HostService
+from kmsproto.service.settings import SETTINGS, SettingError, default_state_directory
+from kmsproto.service.startup import StartupError
+from kmsproto.service.supervisor import SupervisorService
 from kmsproto.service.tap import Options, makeService
 from tests.net.wiring import body, payload
 from tests.service.test_settings import ALLOWED, DEFAULTS, FORBIDDEN
@@ -459,7 +467,8 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_says_what_starts(self) -> None:
         """
-        A line tells the version, the build, how many products are known, and where the state is.
+        A line tells the version, the build, how many products are known, which cipher, how many workers, and where the
+        state is.
         """
         with capturedLogs() as events:
             self.make()
@@ -467,5 +476,101 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(len(lines), 1)
         self.assertRegex(
             lines[0],
-            rf'^starting version=\S+ host_build=26100 products=\d+ state="{re.escape(self.state)}"$',
+            r"^starting version=\S+ host_build=26100 products=\d+"
+            rf' cipher="{re.escape(IMPLEMENTATION)}" workers=1 state="{re.escape(self.state)}"$',
         )
+
+
+class MakeSupervisorTests(SynchronousTestCase):
+    """
+    The service that is made when workers serve.
+    """
+
+    def options(self, *arguments: str) -> Options:
+        """
+        Parse a command line.
+        """
+        return parse("--state-directory", self.mktemp(), "--workers=3", *arguments)
+
+    def make(self, options: Options) -> SupervisorService:
+        """
+        Make a service with the reactor of this process, which workers can have too.
+        """
+        service = makeService(options)
+        assert isinstance(service, SupervisorService)
+        return service
+
+    def test_workers(self) -> None:
+        """
+        There are as many workers as asked for, and none runs yet.
+        """
+        service = self.make(self.options())
+        self.assertEqual([worker.number for worker in service.workers], [1, 2, 3])
+        self.assertEqual([worker.pid for worker in service.workers], [None] * 3)
+
+    def test_document(self) -> None:
+        """
+        A worker is handed the settings in force, the installation, the reactor, and a range of group ids of its own.
+        """
+        options = self.options("--lcid=1031", "--endpoint=tcp:6", "--endpoint=unix:socket")
+        service = self.make(options)
+        handed = [Handover.decode(worker.document(), __version__) for worker in service.workers]
+        self.assertEqual([each.worker for each in handed], [1, 2, 3])
+        self.assertEqual({each.sockets for each in handed}, {2})
+        self.assertEqual({each.reactor for each in handed}, {type(reactor).__module__})
+        self.assertEqual([each.group_seed * 3 >> 32 for each in handed], [0, 1, 2])
+        expected = makeService(self.single(options))
+        assert isinstance(expected, HostService)
+        for each in handed:
+            self.assertEqual(dict(each.settings), {row.name: options[row.name] for row in SETTINGS})
+            host = make_host(each.settings, load_catalog(), each.installation)
+            self.assertEqual(host.identity.hardware_id, expected.factory.host.identity.hardware_id)
+
+    def single(self, options: Options) -> Options:
+        """
+        Ask for the same host without workers.
+        """
+        return parse("--state-directory", str(options["state-directory"]), "--endpoint=tcp:6")
+
+    def test_other_reactor(self) -> None:
+        """
+        A reactor that a worker cannot install is refused in one line.
+        """
+        with self.assertRaises(StartupError) as caught:
+            makeService(self.options(), MemoryReactorClock())
+        self.assertEqual(
+            str(caught.exception), "workers cannot be started with the reactor MemoryReactorClock"
+        )
+
+    def test_no_interpreter(self) -> None:
+        """
+        A program that has no interpreter to name is refused in one line.
+        """
+        self.patch(sys, "executable", "")
+        with self.assertRaises(StartupError) as caught:
+            makeService(self.options())
+        self.assertIn("the interpreter is not known", str(caught.exception))
+
+    def test_common_view(self) -> None:
+        """
+        A setting that needs a common view is a usage error with workers, and none without.
+        """
+
+        def refuse(values: Any, workers: int) -> None:
+            if workers > 1:
+                raise SettingError("count", "memory", "possible")
+
+        self.patch(tap, "check_common_view", refuse)
+        parse("--workers=1")
+        with self.assertRaises(UsageError) as caught:
+            parse("--workers=2")
+        self.assertEqual(str(caught.exception), "--count: 'memory' is not possible")
+
+    def test_says_what_starts(self) -> None:
+        """
+        The line of the start tells how many workers there are.
+        """
+        with capturedLogs() as events:
+            self.make(self.options())
+        (line,) = [formatEvent(each) for each in events if each["log_namespace"] == tap.__name__]
+        self.assertIn(" workers=3 ", line)

@@ -1,0 +1,240 @@
+"""
+A host of several processes: the supervisor opens the sockets and watches over the workers that serve them.
+
+The supervisor is the process that twistd runs.  It has the pidfile and the log, it opens the sockets while it still
+may, and it never accepts a connection.  The workers are started when the reactor runs, that is, after twistd has gone
+into the background and given up its privileges; each inherits the listening sockets and is handed the settings
+(L{handover<kmsproto.service.handover>}), and whichever is free accepts the next connection.
+
+SIGHUP is forwarded to the workers.  To stop is to send SIGTERM to the workers, to close the sockets when they have done
+so, and to wait until they have finished their calls and everything that they wrote stands in the log.  When the
+supervisor itself is killed, each worker sees its descriptor 0 end, finishes its calls and ends as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IListeningPort, IProcessTransport, IStreamServerEndpoint
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+
+from kmsproto.service.handover import (
+    DOCUMENT_DESCRIPTOR,
+    ERROR_DESCRIPTOR,
+    FIRST_SOCKET,
+    LOG_DESCRIPTOR,
+    REPORT_DESCRIPTOR,
+)
+from kmsproto.service.journal import Journal
+from kmsproto.service.listener import Listener
+from kmsproto.service.logs import JournalledService, relay
+from kmsproto.service.sharing import open_shared
+from kmsproto.service.startup import StartupError
+from kmsproto.service.workers import Worker
+
+#: The module that a worker runs.
+WORKER_MODULE = "kmsproto.service.worker"
+
+
+@dataclass(slots=True, frozen=True)
+class Command:
+    """
+    How to run a worker.
+
+    @ivar executable: The interpreter.
+    @ivar environment: Environment variables.
+    """
+
+    executable: str
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of_this_process(cls) -> Command:
+        """
+        Run workers as this process runs, with the same interpreter and the same modules, wherever it will be then.
+
+        @raise StartupError: If this process has no interpreter to name.
+        """
+        if not sys.executable:
+            raise StartupError("workers cannot be started: the interpreter is not known")
+        # Relative entries count from the directory in which twistd was started, which it may leave.
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        return cls(sys.executable, {**os.environ, "PYTHONPATH": path})
+
+    def arguments(self, worker: int) -> list[str]:
+        """
+        Write the command line of a worker.
+
+        @param worker: Its number, which only people look at, in a list of processes.
+        """
+        # -P: whatever lies in the working directory of a daemon is not imported.
+        return [self.executable, "-P", "-m", WORKER_MODULE, str(worker)]
+
+
+def reactor_module(reactor: object) -> str:
+    """
+    Name the module that installs a reactor like this one.
+
+    @raise StartupError: If its module does not do that.
+    """
+    name = type(reactor).__module__
+    if not hasattr(import_module(name), "install"):
+        raise StartupError(f"workers cannot be started with the reactor {type(reactor).__name__}")
+    return name
+
+
+class SupervisorService(JournalledService):
+    """
+    A KMS host whose connections are served by workers.
+
+    @param reactor: The reactor.
+    @param endpoints: Where to listen.
+    @param workers: How many workers there are.
+    @param command: How to run one.
+    @param document: Makes what a worker is handed at its start, of its number.
+    @param patience: Seconds that the workers have to finish when the service stops.
+    @param journal: What to offer to the application as its log, if anything.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: Sequence[IStreamServerEndpoint],
+        *,
+        workers: int,
+        command: Command,
+        document: Callable[[int], bytes],
+        patience: float,
+        journal: Journal | None = None,
+    ) -> None:
+        self.setName("kms")  # type: ignore[no-untyped-call]
+        self.journal = journal
+        self._reactor = reactor
+        self._command = command
+        self._patience = patience
+        self._listener = Listener(endpoints, self._log)
+        self._count = len(endpoints)
+        self._sockets: list[int] = []
+        self._handler: Any = None
+        self._started = False
+        #: The workers.
+        self.workers = [
+            Worker(
+                number,
+                reactor,
+                partial(self._spawn, number),
+                partial(document, number),
+                partial(relay, journal),
+            )
+            for number in range(1, workers + 1)
+        ]
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """
+        The open ports.
+        """
+        return self._listener.ports
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the sockets.
+
+        @raise StartupError: If one cannot be opened, or cannot be shared.
+        """
+        self._sockets = open_shared(self._listener, self._count)
+
+    def startService(self) -> None:
+        """
+        Start the workers as soon as the reactor runs, and open the sockets unless that is done.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._listener.listening:
+            self.privilegedStartService()
+        self._reactor.callWhenRunning(self._start_workers)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Close the sockets, and let the workers finish.
+
+        @return: Fires when all are gone and everything that they wrote stands in the log.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._started = False
+        killing = self._reactor.callLater(self._patience, self._kill)
+        stopping = [worker.stop() for worker in self.workers]
+        # To close some ports is to shut their sockets down for everybody, which the workers would take for an error.
+        closing: Deferred[Any] = DeferredList([each.closed for each in stopping])
+        closing.addCallback(lambda _: self._listener.close())
+        ends = [closing, *(each.gone for each in stopping)]
+
+        def stopped(_: object) -> None:
+            if killing.active():
+                killing.cancel()
+            self._forward_no_more()
+
+        return DeferredList(ends).addCallback(stopped)
+
+    def hang_up(self) -> None:
+        """
+        Forward SIGHUP.
+        """
+        self._log.info("received SIGHUP, forwarding it to the workers")
+        for worker in self.workers:
+            worker.signal(signal.SIGHUP)
+
+    def _start_workers(self) -> None:
+        if self._started or not self.running:
+            return
+        self._started = True
+        self._forward()
+        for worker in self.workers:
+            worker.start()
+
+    def _kill(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def _spawn(self, number: int, protocol: ProcessProtocol) -> IProcessTransport:
+        descriptors: dict[int, int | str] = {
+            DOCUMENT_DESCRIPTOR: "w",
+            LOG_DESCRIPTOR: "r",
+            ERROR_DESCRIPTOR: "r",
+            REPORT_DESCRIPTOR: "r",
+        }
+        descriptors |= dict(enumerate(self._sockets, FIRST_SOCKET))
+        process: IProcessTransport = self._reactor.spawnProcess(
+            protocol,
+            self._command.executable,
+            self._command.arguments(number),
+            env=dict(self._command.environment),
+            childFDs=descriptors,
+        )
+        return process
+
+    def _forward(self) -> None:
+        """
+        Take SIGHUP, unless it has another meaning in this process or is ignored by the operator's wish.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            self._handler = lambda *_: self._reactor.callFromThread(self.hang_up)
+            signal.signal(signal.SIGHUP, self._handler)
+
+    def _forward_no_more(self) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None and signal.getsignal(signal.SIGHUP) is handler:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
