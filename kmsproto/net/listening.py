@@ -57,4 +57,6 @@ class BothFamiliesEndpoint:
         # The reactor works on a duplicate of the descriptor.
         with listener:
             listener.setblocking(False)
+            # Where connections inherit it, as on Linux, nobody has to set it for each of them.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._reactor.adoptStreamPort(listener.fileno(), family, factory)

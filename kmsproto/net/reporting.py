@@ -97,7 +97,7 @@ class Reporter:
         what = (
             f"version={request.major_version}"
             f" {self._describe_product(request.sku_id, request.application_id)}"
-            f" workstation={quote(request.workstation)} cmid={request.client_machine_id}"
+            f" workstation={quote(request.workstation)} cmid={request.client_machine_id!s}"
         )
         if grant is None:
             return f"refused {_who(peer)} hresult=0x{hresult:08X} {what}"

@@ -127,6 +127,7 @@ class Dispatcher:
         self._clock = clock
         self._waiting: list[_ShortOutlet] = []
         self._listener: object = None
+        self._inherits_no_delay = False
         self._port = ""
 
     def outlet(self, transport: Any, producer: IPushProducer) -> Outlet:
@@ -140,18 +141,28 @@ class Dispatcher:
         if type(transport) is not tcp.Server or transport.TLS:
             send_at_once(transport)
             return Outlet(transport, producer)
-        transport.setTcpNoDelay(True)
+        self._meet(transport)
+        if not self._inherits_no_delay:
+            transport.setTcpNoDelay(True)
         return _ShortOutlet(transport, producer, self)
 
     def port(self, transport: Any) -> str:
         """
         Tell the own port of a connection, in decimal; nothing where there are no ports.
         """
-        listener = getattr(transport, "server", None)
-        if listener is None or listener is not self._listener:
-            self._listener = listener
-            self._port = str(getattr(transport.getHost(), "port", ""))
+        self._meet(transport)
         return self._port
+
+    def _meet(self, transport: Any) -> None:
+        """
+        Ask a connection what those of the same listener have in common, unless one of them was the last that we met.
+        """
+        listener = getattr(transport, "server", None)
+        if listener is not None and listener is self._listener:
+            return
+        self._listener = listener
+        self._port = str(getattr(transport.getHost(), "port", ""))
+        self._inherits_no_delay = type(transport) is tcp.Server and bool(transport.getTcpNoDelay())
 
     def add(self, outlet: _ShortOutlet) -> None:
         """

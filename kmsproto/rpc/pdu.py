@@ -494,6 +494,13 @@ _WHOLE_REQUEST = bytes((*RPC_VERSION, PacketType.REQUEST, WHOLE)) + LITTLE_ENDIA
 _WHOLE_RESPONSE = bytes((*RPC_VERSION, PacketType.RESPONSE, WHOLE)) + LITTLE_ENDIAN_DREP
 
 
+def is_request(data: bytes) -> bool:
+    """
+    Tell whether a segment begins with a request PDU, if with a PDU at all.
+    """
+    return data[2:3] == b"\0"
+
+
 def read_whole_call(data: bytes) -> tuple[int, int, int, bytes] | None:
     """
     Read a segment that is a call as nearly all are: one whole little-endian request PDU, without object or trailer.

@@ -211,8 +211,10 @@ class ServerConnection:
             or len(data) > MAX_FRAGMENT
         ):
             return False
+        if not pdu.is_request(data):
+            return self._receive_known(data)
         read = pdu.read_whole_call(data)
-        return self._receive_known(data) if read is None else self._receive_call(*read)
+        return False if read is None else self._receive_call(*read)
 
     def _receive_call(
         self, call_id: int, context_id: int, opnum: int, stub: bytes

@@ -54,6 +54,7 @@ class Connection(StringTransport):
         self.socket = Socket()
         self.server = listener
         self.asked = 0
+        self.changes = 0
         self.no_delay = False
 
     def getHost(self) -> Any:
@@ -67,7 +68,14 @@ class Connection(StringTransport):
         """
         Take note.
         """
+        self.changes += 1
         self.no_delay = enabled
+
+    def getTcpNoDelay(self) -> bool:
+        """
+        Tell what holds.
+        """
+        return self.no_delay
 
 
 class Producer:
@@ -129,10 +137,17 @@ class ShortWayTests(TransportCase):
 
     def test_small_segments(self) -> None:
         """
-        Small segments leave at once.
+        Small segments leave at once; connections that inherit that from their listener are not told again.
         """
         connection, _ = self.connect()
         self.assertTrue(connection.no_delay)
+        for inherits, changes in ((True, 0), (False, 1)):
+            listener = type("Listener", (), {})()
+            for _ in range(2):
+                connection = Connection(listener)
+                connection.no_delay = inherits
+                self.dispatcher.outlet(connection, self.producer)
+                self.assertEqual((connection.no_delay, connection.changes), (True, changes))
 
     def test_slow_peer(self) -> None:
         """
