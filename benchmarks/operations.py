@@ -24,7 +24,7 @@ from benchmarks.exchanges import VERSIONS, Exchange, load_exchange
 from kmsproto.kms import envelopes, rijndael
 from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.epid import Installation
-from kmsproto.kms.host import Host, HostIdentity
+from kmsproto.kms.host import Host, HostIdentity, pooled
 from kmsproto.kms.messages import ResponseBody, decode_request_body, encode_request_body
 from kmsproto.kms.policy import Peer, charged
 from kmsproto.net.activation import HostConnection, make_rpc_server
@@ -243,7 +243,15 @@ def _call_pdu_operations(call: bytes, answer: bytes) -> Iterator[Operation]:
 
 def _host(catalog: Catalog) -> Host:
     identity = HostIdentity(catalog, Installation(bytes(range(16)), date(2026, 1, 1)))
-    return Host(catalog, identity, charged(catalog), os.urandom)
+    return Host(catalog, identity, charged(catalog), pooled(os.urandom))
+
+
+def _receive(connection: HostConnection, data: bytes) -> None:
+    """
+    Take a segment as the protocol on Twisted does.
+    """
+    if connection.receive_short(data, NOW) is False:
+        connection.receive_data(data, NOW)
 
 
 def _host_operations() -> Iterator[Operation]:
@@ -255,18 +263,18 @@ def _host_operations() -> Iterator[Operation]:
         kept = HostConnection(host, rpc_server, PEER, "1688")
         *beginning, call = exchange.questions
         for question in beginning:
-            kept.receive_data(question, NOW)
+            _receive(kept, question)
         kept.data_to_send()
 
         def answer(kept: HostConnection = kept, call: bytes = call) -> bytes:
-            kept.receive_data(call, NOW)
+            _receive(kept, call)
             return kept.data_to_send()
 
         def activate(exchange: Exchange = exchange) -> bytes:
             connection = HostConnection(host, rpc_server, PEER, "1688")
             output = b""
             for question in exchange.questions:
-                connection.receive_data(question, NOW)
+                _receive(connection, question)
                 output = connection.data_to_send()
             connection.close()
             return output

@@ -6,7 +6,7 @@ library is imported.  Read it in the order in which the modules build on each ot
 
     rijndael_tables     <-  rijndael
     hresults            <-  messages
-    messages, rijndael  <-  envelopes
+    messages, rijndael  <-  envelopes, with its native twin _envelopes
     messages, entries   <-  catalog
     catalog             <-  epid, policy, requests
     envelopes, epid, policy  <-  host

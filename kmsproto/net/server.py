@@ -331,8 +331,11 @@ class HostProtocol(Protocol):
         self._outlet.settle()
         self.transport.unregisterProducer()
         self.factory.ending(self)
-        half_closeable = IHalfCloseableDescriptor.providedBy(self.transport)
-        if self._peer_finished or not half_closeable or ISSLTransport.providedBy(self.transport):
+        if (
+            self._peer_finished
+            or not IHalfCloseableDescriptor.providedBy(self.transport)
+            or ISSLTransport.providedBy(self.transport)
+        ):
             self.transport.loseConnection()
             return
         self._regulate()

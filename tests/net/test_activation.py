@@ -295,6 +295,77 @@ class HostConnectionTests(SynchronousTestCase):
             self.assertIsInstance(event, Closed | Faulted | Answer)
 
 
+#: The client's side of the recorded exchanges, PDU by PDU.
+RECORDED = [
+    [sent.data for sent in load_exchange(name) if sent.sender == "client"] for name in EXCHANGES
+]
+
+
+class ShortPathTests(SynchronousTestCase):
+    """
+    The short path of a host's connection and the long one.
+    """
+
+    def run_through(self, segments: list[bytes], *, short: bool) -> object:
+        """
+        Feed segments on two connections, one after the other, with the short path or without it.
+
+        @return: All that was sent, and all that was reported.
+        """
+        host = make_host(None, catalog())
+        rpc_server = make_rpc_server(ndr64=True, bind_time_features=True, group_seed=0)
+        sent, report = [], []
+        for _ in range(2):
+            connection = HostConnection(host, rpc_server, Peer(PEER, 50123), "1688")
+            for segment in segments:
+                event = connection.receive_short(segment, NOW) if short else False
+                if event is False:
+                    report += connection.receive_data(segment, NOW)
+                elif event is not True:
+                    report.append(event)
+                sent.append(connection.data_to_send())
+        return sent, report
+
+    @settings(max_examples=200)
+    @given(
+        st.sampled_from(RECORDED),
+        st.lists(
+            st.tuples(st.integers(0, 9), st.integers(0, 400), st.integers(0, 255)), max_size=2
+        ),
+        st.integers(0, 400),
+    )
+    def test_same(
+        self, recorded: list[bytes], damage: list[tuple[int, int, int]], cut: int
+    ) -> None:
+        """
+        Both send and report the same, for recorded exchanges as they are, with bytes changed, and cut anywhere.
+        """
+        pdus = [bytearray(data) for data in recorded]
+        for number, place, value in damage:
+            data = pdus[number % len(pdus)]
+            data[place % len(data)] = value
+        segments = [bytes(data) for data in pdus]
+        if cut < len(segments[-1]):
+            segments[-1:] = [segments[-1][:cut], segments[-1][cut:]]
+        self.assertEqual(
+            self.run_through(segments, short=True), self.run_through(segments, short=False)
+        )
+
+    def test_taken(self) -> None:
+        """
+        Of an exchange that was met before, every PDU of the recorded client goes the short way.
+        """
+        for recorded in RECORDED:
+            first = make_connection()
+            for data in recorded:
+                first.receive_data(data, NOW)
+            server = first._rpc._server
+            second = HostConnection(first._host, server, Peer(PEER, 50124), "1688")
+            for data in recorded:
+                self.assertIsNot(second.receive_short(data, NOW), False)
+                self.assertTrue(second.data_to_send())
+
+
 class TogetherTests(SynchronousTestCase):
     """
     A session and a connection, with nothing between them.
