@@ -331,15 +331,20 @@ class HostProtocol(Protocol):
         self._outlet.settle()
         self.transport.unregisterProducer()
         self.factory.ending(self)
-        if (
-            self._peer_finished
-            or not IHalfCloseableDescriptor.providedBy(self.transport)
-            or ISSLTransport.providedBy(self.transport)
-        ):
+        if self._peer_finished or not _closes_by_halves(self.transport):
             self.transport.loseConnection()
             return
         self._regulate()
         self.transport.loseWriteConnection()
+
+
+def _closes_by_halves(transport: Any) -> bool:
+    """
+    Tell whether a transport can close the way to the peer, and keep the one from it.
+    """
+    return bool(
+        IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(transport)
+    )
 
 
 class _Drain:
