@@ -135,10 +135,12 @@ class Dispatcher:
         Choose how to write to a transport, and let small segments leave at once.
 
         @param producer: Is told when the peer does not read what is written.
-        @return: The short way where the transport is a plain TCP connection of a server, and its own way where
-            anything stands between us and the socket.
+        @return: The short way where the transport is a plain TCP connection of a server in this reactor, and its own
+            way where anything stands between us and the socket.
         """
-        if type(transport) is not tcp.Server or transport.TLS:
+        # A round of another clock than the transport's reactor may never end.
+        is_plain = type(transport) is tcp.Server and not transport.TLS
+        if not is_plain or transport.reactor is not self._clock:
             send_at_once(transport)
             return Outlet(transport, producer)
         self._meet(transport)
@@ -173,6 +175,11 @@ class Dispatcher:
         self._waiting.append(outlet)
 
     def _dispatch(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for outlet in waiting:
-            outlet.dispatch()
+        waiting, self._waiting = self._waiting[::-1], []
+        try:
+            while waiting:
+                waiting.pop().dispatch()
+        finally:
+            # One that fails is no reason for the others to wait for ever.
+            for outlet in reversed(waiting):
+                self.add(outlet)

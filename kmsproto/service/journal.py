@@ -8,8 +8,9 @@ C{interval} is over.  Everything else in the process goes on through Twisted's l
 observer too, and writes such an event at once, behind the lines that wait, so the order of things is kept.
 
 The batch is written at the latest by the events with which twistd says that it ends, so a clean end loses nothing.
-When the stream cannot be written (the disk is full), lines are kept up to a limit, then the oldest are given up, and
-how many those were is the first thing that is written when it works again.
+When the sink takes nothing (the disk is full), what it has not taken is kept up to a limit, and offered again now and
+then.  Beyond the limit the oldest lines are given up, and how many those were is the first thing that is written when
+it works again.  Nothing that can go wrong with a log is raised to those who write to it.
 
 Lines may come from any thread: adding one is a single step of a deque, and only one thread writes at a time.
 """
@@ -17,35 +18,22 @@ Lines may come from any thread: adding one is a single step of a deque, and only
 from __future__ import annotations
 
 from collections import deque
-from threading import Lock
-from typing import Any, Protocol
+from threading import Lock, current_thread, main_thread
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import ILogObserver, LogEvent, formatEventAsClassicLogText, formatTime
 from zope.interface import implementer
 
+from kmsproto.service.sinks import Sink
+
 #: Lines of a batch at most; it is written when it has so many, however young it is.
 BATCH = 1024
-#: Lines that are kept while the stream cannot be written.
-KEPT = 16 * BATCH
+#: Bytes that are kept while the sink takes nothing.
+KEPT = 4 << 20
+#: Seconds between two attempts meanwhile.
+PATIENCE = 1.0
 #: What stands between the time and the text of a line, where twistd writes the source and level of an event.
 SYSTEM = "kmsproto#info"
-
-
-class Stream(Protocol):
-    """
-    What a journal writes to: C{sys.stdout}, or a C{twisted.python.logfile.LogFile}.
-    """
-
-    def write(self, text: str, /) -> Any:
-        """
-        Write a text.
-        """
-
-    def flush(self) -> Any:
-        """
-        Hand over to the system what was written.
-        """
 
 
 @implementer(ILogObserver)
@@ -53,13 +41,13 @@ class Journal:
     """
     Writes the log of a process.
 
-    @param stream: Where to.
+    @param sink: Where to.
     @param clock: The source of time, and what wakes it to write a batch.
     @param interval: Seconds that a line waits at most.
     """
 
-    def __init__(self, stream: Stream, clock: IReactorTime, *, interval: float = 0.25) -> None:
-        self._stream = stream
+    def __init__(self, sink: Sink, clock: IReactorTime, *, interval: float = 0.25) -> None:
+        self._sink = sink
         self._clock = clock
         self._interval = interval
         self._waiting: deque[str] = deque()
@@ -67,8 +55,11 @@ class Journal:
         self._timer: IDelayedCall | None = None
         self._second = -1
         self._stamp = ""
-        self._failing = False
+        # While the sink takes nothing: what is kept, and when it is offered again.
+        self._kept = b""
+        self._again: float | None = None
         self._lost = 0
+        self._torn = False
 
     def __call__(self, event: LogEvent) -> None:
         """
@@ -76,8 +67,7 @@ class Journal:
         """
         text = formatEventAsClassicLogText(event)
         if text is not None:
-            self._waiting.append(text)
-            self.flush()
+            self.relay(text)
 
     def write(self, line: str) -> None:
         """
@@ -90,17 +80,19 @@ class Journal:
         waiting = self._waiting
         waiting.append(f"{self._stamp}{line}\n")
         if self._timer is None:
-            self._timer = self._clock.callLater(self._interval, self._due)
-        # A stream that fails is tried again by the clock only: not with all that is kept, for each line that comes.
-        if len(waiting) >= BATCH and not self._failing:
+            delay = self._interval if self._again is None else PATIENCE
+            self._timer = self._clock.callLater(delay, self._due)
+        if len(waiting) >= BATCH and self._again is None:
             self.flush()
 
     def relay(self, text: str) -> None:
         """
-        Write whole lines that another process has stamped, behind what waits.
+        Write whole lines that are stamped already, such as those of another process, behind what waits.
         """
         self._waiting.append(text)
-        self.flush()
+        # A sink that takes nothing is offered everything again now and then, not for each line that comes.
+        if self._again is None or self._clock.seconds() >= self._again:
+            self.flush()
 
     def flush(self) -> None:
         """
@@ -108,45 +100,65 @@ class Journal:
         """
         # Whoever is writing now takes along what has come since, before or after it lets go.  To wait for that would be
         # the end where it is this very thread: a signal handler that logs may have interrupted it.
-        while self._waiting and self._writing.acquire(blocking=False):
+        while (self._waiting or self._kept) and self._writing.acquire(blocking=False):
             try:
                 self._write_batch()
             finally:
                 self._writing.release()
-            if self._failing:
+            if self._again is not None:
+                self._try_later()
                 return
 
     def _write_batch(self) -> None:
         waiting = self._waiting
-        batch = [waiting.popleft() for _ in range(len(waiting))]
-        # No stream can write half a surrogate pair, and one such line must not hold up all others.
-        text = "".join((self._confess(), *batch)).encode("utf-8", "backslashreplace")
+        batch = "".join([waiting.popleft() for _ in range(len(waiting))])
+        # Half a surrogate pair has no bytes in any encoding, and one such line must not hold up all others.
+        data = b"".join(
+            (self._confess(), self._kept, batch.encode(self._sink.encoding, "backslashreplace"))
+        )
+        written = 0
         try:
-            self._stream.write(text.decode("utf-8"))
-            self._stream.flush()
-        except OSError:
-            self._failing = True
-            self._keep(batch)
+            while written < len(data):
+                written += self._sink.write(data[written:])
+        except (OSError, ValueError):
+            self._again = self._clock.seconds() + PATIENCE
+            self._keep(data, written)
         else:
-            self._failing = False
-            self._lost = 0
+            self._kept, self._again, self._lost, self._torn = b"", None, 0, False
 
-    def _confess(self) -> str:
+    def _confess(self) -> bytes:
         """
-        Say how many lines had to be given up; nothing if none was.
+        Say how many lines had to be given up, behind the rest of a line that was torn thereby; nothing if none was.
         """
         if not self._lost:
-            return ""
-        return f"{formatTime(self._clock.seconds())} [{SYSTEM}] lost lines={self._lost}\n"
+            return b""
+        line = f"{formatTime(self._clock.seconds())} [{SYSTEM}] lost lines={self._lost}\n"
+        return b"\n" * self._torn + line.encode()
+
+    def _keep(self, data: bytes, written: int) -> None:
+        """
+        Keep what was not taken, the newest of it, and in whole lines when something has to be given up.
+        """
+        rest = data[written:]
+        if written:
+            # Of what stood in front nothing is left to say.
+            self._lost, self._torn = 0, not data[:written].endswith(b"\n")
+        elif self._lost:
+            rest = rest[len(self._confess()) :]
+        if len(rest) > KEPT:
+            end = rest.find(b"\n", len(rest) - KEPT) + 1
+            self._lost += rest.count(b"\n", 0, end)
+            rest = rest[end:]
+        self._kept = rest
+
+    def _try_later(self) -> None:
+        """
+        See that a sink which takes nothing is tried again, also when nobody writes any more.
+        """
+        # Delayed calls are the affair of the thread that the reactor has, which is the first of the process.
+        if self._timer is None and current_thread() is main_thread():
+            self._timer = self._clock.callLater(PATIENCE, self._due)
 
     def _due(self) -> None:
         self._timer = None
         self.flush()
-
-    def _keep(self, batch: list[str]) -> None:
-        """
-        Keep for later what could not be written, the newest of it.
-        """
-        surplus = max(len(batch) - KEPT, 0)
-        self._lost += sum(text.count("\n") for text in batch[:surplus])
-        self._waiting.extendleft(reversed(batch[surplus:]))

@@ -22,9 +22,9 @@ from twisted.application import app
 from twisted.application.service import Service
 from twisted.logger import ILogObserver, InvalidLogLevelError, Logger, LogLevel
 from twisted.python.components import Componentized
-from twisted.python.logfile import LogFile
 
 from kmsproto.service.journal import Journal
+from kmsproto.service.sinks import FileSink, sink_of
 from kmsproto.service.startup import StartupError
 
 #: The name of the log file of a daemon when nobody gives one: twistd's.
@@ -50,20 +50,20 @@ def open_journal(twistd: Any, reactor: Any) -> Journal | None:
         return None
     name, foreground = twistd["logfile"], twistd.get("nodaemon")
     if foreground and name in (None, "", "-"):
-        return Journal(sys.stdout, reactor)
+        return Journal(sink_of(sys.stdout), reactor)
     if name == "-":
         return None
     return Journal(_open_file(name or DEFAULT_FILE, reactor), reactor)
 
 
-def _open_file(name: str, reactor: Any) -> LogFile:
+def _open_file(name: str, reactor: Any) -> FileSink:
     """
     Open a log file, and begin a new one at SIGUSR1, unless that has another meaning here.
 
     @raise StartupError: If it cannot be opened.
     """
     try:
-        file: LogFile = LogFile.fromFullPath(name)
+        file: FileSink = FileSink.fromFullPath(name)  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = error.strerror or error
         raise StartupError(

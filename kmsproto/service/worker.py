@@ -43,6 +43,7 @@ from kmsproto.service.hosting import make_factory, make_host
 from kmsproto.service.journal import Journal
 from kmsproto.service.listener import allow_descriptors
 from kmsproto.service.sharing import adopt
+from kmsproto.service.sinks import DescriptorSink
 
 #: Bytes that the pipe of the log shall hold, so that a batch of lines fits and this process need not wait for the
 #: supervisor to read it.
@@ -174,8 +175,10 @@ def main() -> None:
     """
     Serve until told to end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # A new file is the supervisor's affair too, and whoever asks for one may ask all processes of a service.
+    for not_for_workers in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(not_for_workers, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGUSR1})
     line = read_document(DOCUMENT_DESCRIPTOR)
     if not line:
         # The supervisor was gone before it could say anything.
@@ -187,12 +190,11 @@ def main() -> None:
     import_module(handover.reactor).install()
     from twisted.internet import reactor
 
-    with open(LOG_DESCRIPTOR, "w", encoding="utf-8", closefd=False) as stream:
-        journal = Journal(stream, reactor)
-        _widen(LOG_DESCRIPTOR)
-        globalLogBeginner.beginLoggingTo([journal])
-        _serve(WorkerHost(handover, reactor, journal), reactor)
-        journal.flush()
+    journal = Journal(DescriptorSink(LOG_DESCRIPTOR), reactor)
+    _widen(LOG_DESCRIPTOR)
+    globalLogBeginner.beginLoggingTo([journal])
+    _serve(WorkerHost(handover, reactor, journal), reactor)
+    journal.flush()
 
 
 def _serve(host: WorkerHost, reactor: Any) -> None:
@@ -213,6 +215,10 @@ def _serve(host: WorkerHost, reactor: Any) -> None:
     lifeline.cut.addCallback(lambda _: host.end())
     reactor.callWhenRunning(lifeline.startReading)
     reactor.callWhenRunning(report, READY)
+    # The reactor takes its handlers away before we are gone, and a late SIGTERM would make a death of a clean end.
+    reactor.addSystemEventTrigger(
+        "after", "shutdown", signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGTERM}
+    )
     reactor.run()
 
 

@@ -43,7 +43,7 @@ LONGEST_PAUSE = 30.0
 _LOG_LINE = 65536
 _OTHER_LINE = 4096
 #: Signals that a worker must not die of before it can handle them, be they for all processes of a terminal.
-_HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP})
+_HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
 
 #: Bytes of a report.
 _REPORT_LINE = 64

@@ -52,6 +52,7 @@ class Connection(StringTransport):
     def __init__(self, listener: Any = None) -> None:
         super().__init__(hostAddress=IPv4Address("TCP", "127.0.0.1", 1688))
         self.socket = Socket()
+        self.reactor: Any = None
         self.server = listener
         self.asked = 0
         self.changes = 0
@@ -110,6 +111,7 @@ class TransportCase(SynchronousTestCase):
         Make a connection and its outlet.
         """
         connection = Connection()
+        connection.reactor = self.clock
         return connection, self.dispatcher.outlet(connection, self.producer)
 
 
@@ -146,6 +148,7 @@ class ShortWayTests(TransportCase):
             for _ in range(2):
                 connection = Connection(listener)
                 connection.no_delay = inherits
+                connection.reactor = self.clock
                 self.dispatcher.outlet(connection, self.producer)
                 self.assertEqual((connection.no_delay, connection.changes), (True, changes))
 
@@ -187,6 +190,19 @@ class ShortWayTests(TransportCase):
         self.clock.advance(0)
         self.assertEqual((connection.value(), connection.socket.sends), (b"abc", 0))
 
+    def test_one_fails(self) -> None:
+        """
+        A connection that cannot be written to at all does not keep the answers of others.
+        """
+        (one, outlet), (other, second) = self.connect(), self.connect()
+        one.socket.broken = True
+        self.patch(one, "write", None)
+        outlet.write(b"a")
+        second.write(b"b")
+        self.assertRaises(TypeError, self.clock.advance, 0)
+        self.clock.advance(0)
+        self.assertEqual(other.socket.taken, b"b")
+
     @given(
         st.lists(
             st.one_of(st.binary(min_size=1, max_size=9), st.just("round"), st.just("settle")),
@@ -220,16 +236,16 @@ class OtherWayTests(TransportCase):
 
     def test_others(self) -> None:
         """
-        TLS, and any other transport, is written to in its own way, at once.
+        TLS, a connection of another reactor, and any other transport are written to in their own way, at once.
         """
-        secured = Connection()
-        secured.TLS = True
-        for transport in (secured, StringTransport()):
+        secured, elsewhere = Connection(), Connection()
+        secured.TLS, secured.reactor = True, self.clock
+        for transport in (secured, elsewhere, StringTransport()):
             outlet = self.dispatcher.outlet(transport, self.producer)
             outlet.write(b"a")
             outlet.settle()
             self.assertEqual(transport.value(), b"a")
-        self.assertEqual(secured.socket.sends, 0)
+        self.assertEqual((secured.socket.sends, elsewhere.socket.sends), (0, 0))
 
 
 class PortTests(TransportCase):

@@ -5,37 +5,48 @@ The log of a service process: nothing is lost, nothing waits for long, and every
 from __future__ import annotations
 
 import io
-from typing import Any
+from threading import Thread
 
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, LogPublisher, formatTime, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.service.journal import BATCH, KEPT, Journal
+from kmsproto.service.journal import BATCH, KEPT, PATIENCE, Journal
 
 #: 2026-01-01, 00:00 UTC.
 NOW = 1767225600.0
 
 
-class Stream(io.StringIO):
+class Memory:
     """
-    A file, on a disk that may be full.
+    A sink with a limit: a disk that may be full.
     """
 
-    full = False
+    encoding = "utf-8"
 
     def __init__(self) -> None:
-        super().__init__()
+        self.data = b""
         self.writes = 0
+        #: Bytes that there is room for.
+        self.room = 1 << 40
 
-    def write(self, text: str, /) -> int:
+    def write(self, data: bytes, /) -> int:
         """
-        Write, unless the disk is full.
+        Take what there is room for.
         """
         self.writes += 1
-        if self.full:
+        taken = data[: self.room]
+        if not taken:
             raise OSError("no space left on device")
-        return super().write(text)
+        self.room -= len(taken)
+        self.data += taken
+        return len(taken)
+
+    def getvalue(self) -> str:
+        """
+        Read what is in the file.
+        """
+        return self.data.decode()
 
     def lines(self) -> list[str]:
         """
@@ -55,7 +66,7 @@ class JournalTests(SynchronousTestCase):
         """
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.stream = Stream()
+        self.stream = Memory()
         self.journal = Journal(self.stream, self.clock)
         self.publisher = LogPublisher(self.journal)
         self.log = Logger(namespace="somewhere", observer=self.publisher)
@@ -76,10 +87,10 @@ class JournalTests(SynchronousTestCase):
         """
         write = self.stream.write
 
-        def interrupted(text: str) -> int:
+        def interrupted(data: bytes) -> int:
             self.stream.write = write  # type: ignore[method-assign]
             self.log.info("received a signal")
-            return write(text)
+            return write(data)
 
         self.stream.write = interrupted  # type: ignore[method-assign]
         self.journal.relay("- [-] one\n")
@@ -119,7 +130,7 @@ class JournalTests(SynchronousTestCase):
         """
         Any other event of the process is written at once, as twistd writes it, behind what waits.
         """
-        expected = Stream()
+        expected = io.StringIO()
         self.publisher.addObserver(textFileLogObserver(expected))
         self.journal.write("first")
         self.log.info("second {number}", number=2)
@@ -164,7 +175,7 @@ class JournalTests(SynchronousTestCase):
 
 class FullDiskTests(SynchronousTestCase):
     """
-    A journal whose stream fails.
+    A journal whose sink takes nothing, or not everything.
     """
 
     def setUp(self) -> None:
@@ -173,49 +184,143 @@ class FullDiskTests(SynchronousTestCase):
         """
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.stream = Stream()
-        self.stream.full = True
+        self.stream = Memory()
+        self.stream.room = 0
         self.journal = Journal(self.stream, self.clock)
+        self.log = Logger(namespace="somewhere", observer=self.journal)
 
-    def write(self, numbers: Any) -> None:
+    def make_room(self, room: int = 1 << 40) -> None:
         """
-        Write lines, and let time pass.
+        Let the disk have room, and time pass.
         """
-        for number in numbers:
-            self.journal.write(str(number))
-        self.clock.advance(1)
+        self.stream.room = room
+        self.clock.advance(PATIENCE)
 
     def test_kept(self) -> None:
         """
-        Lines that could not be written are written when it is possible again, in their order.
+        Lines that could not be written are written when it is possible again, in their order, whoever brought them,
+        and also when nobody writes any more.
         """
-        self.write(range(2))
-        self.stream.full = False
-        self.write(range(2, 4))
+        self.journal.write("0")
+        self.clock.advance(1)
+        self.journal.relay("- [-] 1\n")
+        self.log.info("2")
+        self.journal.write("3")
+        self.clock.advance(5)
+        self.assertEqual(self.stream.lines(), [])
+        self.make_room()
         self.assertEqual(self.stream.lines(), ["0", "1", "2", "3"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_relayed_only(self) -> None:
+        """
+        That holds where every line is relayed.
+        """
+        self.journal.relay("- [-] 1\n")
+        self.make_room()
+        self.assertEqual(self.stream.lines(), ["1"])
+
+    def test_taken_in_parts(self) -> None:
+        """
+        What a sink took of a batch is not written again, and what it did not take is not lost, wherever it stopped.
+        """
+        text = "".join(f"- [-] line {number}\n" for number in range(9))
+        for room in range(len(text)):
+            self.setUp()
+            self.stream.room = room
+            self.journal.relay(text)
+            self.assertEqual(self.stream.getvalue(), text[:room])
+            self.make_room(1)
+            self.make_room()
+            self.assertEqual(self.stream.getvalue(), text)
 
     def test_bounded(self) -> None:
         """
-        Only so many lines are kept; the oldest are given up, and their number is told once.
+        Only so many bytes are kept, however they come; the oldest lines are given up, and their number is told once.
         """
-        self.write(range(KEPT))
-        self.write(range(KEPT, KEPT + 5))
-        self.stream.full = False
-        self.write(["last"])
-        lines = self.stream.lines()
-        self.assertEqual(lines[:2], ["lost lines=5", "5"])
-        self.assertEqual(len(lines), 1 + KEPT + 1)
-        self.write(["later"])
-        self.assertEqual(self.stream.lines()[-2:], ["last", "later"])
+        line = "- [-] " + 993 * "x" + "\n"
+        chunk = 100 * line
+        for _ in range(2 * KEPT // len(chunk)):
+            self.journal.relay(chunk)
+            self.clock.advance(PATIENCE)
+        self.assertLessEqual(len(self.journal._kept) + sum(map(len, self.journal._waiting)), KEPT)
+        self.make_room()
+        first, *others = self.stream.lines()
+        sent = 2 * KEPT // len(chunk) * 100
+        self.assertEqual(first, f"lost lines={sent - len(others)}")
+        self.assertEqual(set(others), {993 * "x"})
+        self.journal.relay("- [-] later\n")
+        self.assertEqual(self.stream.lines()[-1], "later")
+        self.assertEqual(self.stream.getvalue().count("lost"), 1)
 
-    def test_tried_by_the_clock(self) -> None:
+    def test_torn(self) -> None:
         """
-        A stream that fails is tried again now and then, not for each line.
+        A line of which only the beginning was taken before its rest was given up is ended.
         """
-        self.write(range(BATCH))
+        self.stream.room = 12
+        self.journal.relay("- [-] the first of all\n" + KEPT * "y" + "\n- [-] last\n")
+        self.make_room()
+        head, lost, last = self.stream.getvalue().splitlines()
+        self.assertEqual((head, last), ("- [-] the fi", "- [-] last"))
+        self.assertTrue(lost.endswith("lost lines=2"))
+
+    def test_interrupted_confession(self) -> None:
+        """
+        When the line that tells of a loss is itself taken in parts, it is whole in the end, and not told twice.
+        """
+        self.journal.relay("- [-] lost\n" + KEPT * "y" + "\n")
+        self.make_room(9)
+        self.make_room()
+        self.journal.relay("- [-] later\n")
+        self.assertEqual(self.stream.lines(), ["lost lines=2", "later"])
+
+    def test_tried_now_and_then(self) -> None:
+        """
+        A sink that takes nothing is tried again now and then, not for each line, whoever brings it.
+        """
+        self.journal.relay("- [-] 0\n")
         before = self.stream.writes
         for number in range(3 * BATCH):
             self.journal.write(str(number))
+            self.journal.relay("- [-] 1\n")
+            self.log.info("2")
         self.assertEqual(self.stream.writes, before)
-        self.clock.advance(1)
+        self.clock.advance(PATIENCE)
         self.assertEqual(self.stream.writes, before + 1)
+
+    def test_at_the_end(self) -> None:
+        """
+        The last events of a process are offered, though no clock runs any more, if the last attempt is a while ago.
+        """
+        self.log.info("one")
+        self.stream.room = 1 << 40
+        self.clock.rightNow += PATIENCE
+        self.log.info("two")
+        self.assertEqual(self.stream.lines(), ["one", "two"])
+
+    def test_closed(self) -> None:
+        """
+        A sink that is closed is one that takes nothing: nobody who writes is told.
+        """
+
+        def closed(data: bytes) -> int:
+            raise ValueError("I/O operation on closed file")
+
+        self.patch(self.stream, "write", closed)
+        self.journal.relay("- [-] one\n")
+        self.journal.write("two")
+        self.clock.advance(PATIENCE)
+        self.log.info("three")
+
+    def test_other_thread(self) -> None:
+        """
+        Another thread may log; delayed calls are left to the first.
+        """
+        thread = Thread(target=self.log.info, args=("of a thread",))
+        thread.start()
+        thread.join()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.stream.room = 1 << 40
+        self.journal.write("of the reactor")
+        self.make_room()
+        self.assertEqual(self.stream.lines(), ["of a thread", "of the reactor"])

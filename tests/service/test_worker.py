@@ -23,17 +23,20 @@ from tests.service.test_handover import handover
 
 class Sink:
     """
-    A stream that keeps what is written.
+    A sink, or a stream, that keeps what is written.
     """
+
+    encoding = "utf-8"
 
     def __init__(self) -> None:
         self.text = ""
 
-    def write(self, text: str) -> None:
+    def write(self, data: bytes | str) -> int:
         """
         Keep it.
         """
-        self.text += text
+        self.text += data if isinstance(data, str) else data.decode()
+        return len(data)
 
     def flush(self) -> None:
         """

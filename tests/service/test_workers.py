@@ -156,7 +156,7 @@ class WorkerTests(SynchronousTestCase):
         process = self.start()
         self.assertEqual(process.handed, [(DOCUMENT_DESCRIPTOR, b"document")])
         self.assertEqual(self.worker.pid, 101)
-        self.assertTrue({signal.SIGINT, signal.SIGHUP} <= self.mask)
+        self.assertTrue({signal.SIGINT, signal.SIGHUP, signal.SIGUSR1} <= self.mask)
         self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), before)
 
     def test_ready(self) -> None:
