@@ -250,7 +250,7 @@ def _receive(connection: HostConnection, data: bytes) -> None:
     """
     Take a segment as the protocol on Twisted does.
     """
-    if connection.receive_short(data, NOW) is False:
+    if connection.receive_short(data, NOW) is None:
         connection.receive_data(data, NOW)
 
 

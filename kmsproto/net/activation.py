@@ -164,16 +164,16 @@ class HostConnection:
         """
         return self._rpc.state is not ServerState.ESTABLISHED
 
-    def receive_short(self, data: bytes, now: float) -> HostEvent | bool:
+    def receive_short(self, data: bytes, now: float) -> HostEvent | bytes | None:
         """
         Take a segment on the short path, if it is one whole PDU of the kinds that nearly all are.
 
         @param now: POSIX seconds.
-        @return: What happened; or C{True}, when that is not worth a word; or C{False}, and nothing has happened:
+        @return: What happened; or bytes, which are to be sent now; or L{None}, and nothing has happened:
             L{receive_data} must have the segment.
         """
-        call = self._rpc.receive_short(data)
-        return call if isinstance(call, bool) else self._receive_call(call, now)
+        taken = self._rpc.receive_short(data)
+        return self._receive_call(taken, now) if isinstance(taken, calls.Call) else taken
 
     def receive_data(self, data: bytes, now: float) -> list[HostEvent]:
         """

@@ -117,16 +117,19 @@ class HostProtocol(Protocol):
         if self._ending:
             return
         now = self.factory.clock.seconds()
-        event = self._connection.receive_short(data, now)
-        if event is False:
+        taken = self._connection.receive_short(data, now)
+        if taken is None:
             self._advance(data)
-        elif isinstance(event, Undecided):
-            self._report(event)
+        elif isinstance(taken, Undecided):
+            self._report(taken)
             self._advance(b"")
         else:
-            if event is not True:
-                self.factory.reporter.report(self.peer, event)
-            self._send(now)
+            if isinstance(taken, bytes):
+                self._outlet.write(taken)
+                self.factory.idle.touch(self, now)
+            else:
+                self.factory.reporter.report(self.peer, taken)
+                self._send(now)
             if self._peer_finished or self._draining or not self._reading:
                 self._consider()
 

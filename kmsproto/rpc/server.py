@@ -26,7 +26,6 @@ Sources: C706 chapters 9, 11 and 12, MS-RPCE 3.3.3; "How a correct connection-or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from kmsproto.errors import LocalProtocolError
 from kmsproto.rpc import management, pdu
@@ -197,37 +196,36 @@ class ServerConnection:
         """
         return self._stream is not None and bool(self._stream.unused)
 
-    def receive_short(self, data: bytes) -> Call | bool:
+    def receive_short(self, data: bytes) -> Call | bytes | None:
         """
         Take a segment on the short path, if it is one whole PDU of the kinds that nearly all are.
 
-        @return: A call, which waits for its answer; or C{True}, when there is nothing more to do; or C{False}, and
-            nothing has happened: L{receive_data} must have the segment.
+        @return: A call, which waits for its answer; or bytes, which are to be sent now; or L{None}, and nothing has
+            happened: L{receive_data} must have the segment.
         """
         if (
             self.state not in _AT_REST
+            or self._output
             or (self._stream is not None and self._stream.unused)
             or len(self._waiting) >= self._max_calls
             or len(data) > MAX_FRAGMENT
         ):
-            return False
+            return None
         if not pdu.is_request(data):
             return self._receive_known(data)
         read = pdu.read_whole_call(data)
-        return False if read is None else self._receive_call(*read)
+        return None if read is None else self._receive_call(*read)
 
-    def _receive_call(
-        self, call_id: int, context_id: int, opnum: int, stub: bytes
-    ) -> Call | Literal[False]:
+    def _receive_call(self, call_id: int, context_id: int, opnum: int, stub: bytes) -> Call | None:
         """
         Take a whole call, if it is one to an interface that was given to the server, and nothing is wrong with it.
         """
         context = self._contexts.get(context_id)
         if context is None or context.interface is management.MANAGEMENT:
-            return False
+            return None
         server = self._server
         if opnum >= context.interface.operation_count or len(stub) > server.max_stub:
-            return False
+            return None
         statistics = server.statistics
         statistics.packets_in += 1
         statistics.calls_in += 1
@@ -235,25 +233,25 @@ class ServerConnection:
         self._waiting.add(call)
         return call
 
-    def _receive_known(self, data: bytes) -> bool:
+    def _receive_known(self, data: bytes) -> bytes | None:
         """
         Take a bind or alter_context, if it is one that was answered before.
 
-        @return: Whether it is.
+        @return: The answer.
         """
         server = self._server
         agreement = server.agreements.find(data, self._contexts, self._secondary_address)
         if agreement is None:
-            return False
+            return None
         server.statistics.packets_in += 1
+        server.statistics.packets_out += 1
         if not self._group:
             self._group = server.groups.create(self._peer)
         self._contexts = agreement.contexts
         self._fragment_size = agreement.fragment_size
         self._max_calls = agreement.max_calls
         self.state = ServerState.BOUND
-        self._send(agreement.answer(data, self._group))
-        return True
+        return agreement.answer(data, self._group)
 
     def receive_data(self, data: bytes) -> list[Event]:
         """

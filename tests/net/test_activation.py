@@ -318,12 +318,12 @@ class ShortPathTests(SynchronousTestCase):
         for _ in range(2):
             connection = HostConnection(host, rpc_server, Peer(PEER, 50123), "1688")
             for segment in segments:
-                event = connection.receive_short(segment, NOW) if short else False
-                if event is False:
+                taken = connection.receive_short(segment, NOW) if short else None
+                if taken is None:
                     report += connection.receive_data(segment, NOW)
-                elif event is not True:
-                    report.append(event)
-                sent.append(connection.data_to_send())
+                elif not isinstance(taken, bytes):
+                    report.append(taken)
+                sent.append(taken if isinstance(taken, bytes) else connection.data_to_send())
         return sent, report
 
     @settings(max_examples=200)
@@ -362,8 +362,9 @@ class ShortPathTests(SynchronousTestCase):
             server = first._rpc._server
             second = HostConnection(first._host, server, Peer(PEER, 50124), "1688")
             for data in recorded:
-                self.assertIsNot(second.receive_short(data, NOW), False)
-                self.assertTrue(second.data_to_send())
+                taken = second.receive_short(data, NOW)
+                self.assertIsNotNone(taken)
+                self.assertTrue(taken if isinstance(taken, bytes) else second.data_to_send())
 
 
 class TogetherTests(SynchronousTestCase):

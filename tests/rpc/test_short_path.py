@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.rpc.agreements import MAX_AGREEMENTS, MAX_CONTEXTS, MAX_PDU
-from kmsproto.rpc.calls import CallReceived, Event
+from kmsproto.rpc.calls import Call, CallReceived, Event
 from kmsproto.rpc.numbers import MAX_FRAGMENT
 from kmsproto.rpc.pdu import NDR64
 from kmsproto.rpc.server import RPCServer, ServerConnection
@@ -34,14 +34,16 @@ from tests.rpc.test_robustness import BINDS, CLIENT_PDUS, CUTS, told
 ALTER_CONTEXT = 14
 
 
-def feed_short(connection: ServerConnection, data: bytes) -> list[Event]:
+def feed(connection: ServerConnection, data: bytes, *, short: bool) -> tuple[list[Event], bytes]:
     """
-    Feed a segment as an owner does that knows the short path.
+    Feed a segment as an owner does that knows the short path, or as one that does not.
+
+    @return: What happened, and what is to be sent at once.
     """
-    call = connection.receive_short(data)
-    if call is True:
-        return []
-    return [CallReceived(call)] if call else connection.receive_data(data)
+    call = connection.receive_short(data) if short else None
+    if call is None:
+        return connection.receive_data(data), connection.data_to_send()
+    return ([], call) if isinstance(call, bytes) else ([CallReceived(call)], b"")
 
 
 def run(connection: ServerConnection, segments: list[bytes], *, short: bool) -> object:
@@ -49,22 +51,25 @@ def run(connection: ServerConnection, segments: list[bytes], *, short: bool) -> 
     Feed segments, answer each call with its own stub, and tell all that can be seen.
     """
     seen: list[Event] = []
+    sent = []
     for segment in segments:
-        events = feed_short(connection, segment) if short else connection.receive_data(segment)
+        events, output = feed(connection, segment, short=short)
+        sent.append(output)
         while events:
             seen.extend(events)
             for event in events:
                 if isinstance(event, CallReceived):
                     connection.respond(event.call, event.call.stub)
             events = connection.receive_data(b"")
-    return told(seen), connection.data_to_send(), connection.state, connection.incomplete
+        sent.append(connection.data_to_send())
+    return told(seen), b"".join(sent), connection.state, connection.incomplete
 
 
 def taken(connection: ServerConnection, data: bytes) -> bool:
     """
     Tell whether the short path takes a segment.
     """
-    return connection.receive_short(data) is not False
+    return connection.receive_short(data) is not None
 
 
 class SameTests(SynchronousTestCase):
@@ -99,10 +104,13 @@ class SameTests(SynchronousTestCase):
         results = []
         for short in (True, False):
             connection = established(RPCServer((KMS, ECHO), max_calls=2))
-            events: list[Event] = []
+            seen: list[Event] = []
+            sent = b""
             for data in (bind, *pdus):
-                events += feed_short(connection, data) if short else connection.receive_data(data)
-            results.append((told(events), connection.data_to_send(), connection.waiting))
+                events, output = feed(connection, data, short=short)
+                seen += events
+                sent += output + connection.data_to_send()
+            results.append((told(seen), sent, connection.waiting))
         self.assertEqual(*results)
 
 
@@ -124,7 +132,7 @@ class CallTests(SynchronousTestCase):
         A whole call to an interface of the owner's is taken, and its answer sent.
         """
         call = self.connection.receive_short(build_request(b"stub", call_id=7))
-        assert not isinstance(call, bool)
+        assert isinstance(call, Call)
         self.assertEqual((call.call_id, call.stub), (7, b"stub"))
         self.assertEqual(self.connection.waiting, 1)
         self.connection.respond(call, b"answer")
@@ -163,6 +171,17 @@ class CallTests(SynchronousTestCase):
             self.setUp()
             self.connection.receive_data(before)
             self.assertFalse(taken(self.connection, call))
+
+    def test_behind_an_answer(self) -> None:
+        """
+        While an answer waits to be sent, nothing is taken, since its own answer would come before.
+        """
+        call = self.connection.receive_short(build_request(b"stub"))
+        assert isinstance(call, Call)
+        self.connection.respond(call, b"answer")
+        self.assertFalse(taken(self.connection, build_request(b"stub")))
+        self.connection.data_to_send()
+        self.assertTrue(taken(self.connection, build_request(b"stub")))
 
     def test_before_and_after(self) -> None:
         """
@@ -215,8 +234,9 @@ class AgreementTests(SynchronousTestCase):
         answers = []
         for call_id in (4, 5):
             connection = self.server.accept("192.0.2.1", "1688")
-            self.assertTrue(taken(connection, build_bind([element(0)], call_id=call_id)))
-            answers.append(connection.data_to_send())
+            answer = connection.receive_short(build_bind([element(0)], call_id=call_id))
+            assert isinstance(answer, bytes)
+            answers.append(answer)
         first, second = answers
         self.assertEqual((first[12], second[12]), (4, 5))
         self.assertNotEqual(first[20:24], second[20:24])
@@ -233,6 +253,7 @@ class AgreementTests(SynchronousTestCase):
         one, other = (self.server.accept("192.0.2.1", "1688") for _ in range(2))
         self.assertTrue(taken(one, bind) and taken(other, bind))
         one.receive_data(build_bind([element(7)], packet_type=ALTER_CONTEXT))
+        one.data_to_send()
         self.assertTrue(taken(one, build_request(b"", context_id=7)))
         self.assertFalse(taken(other, build_request(b"", context_id=7)))
 
