@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -261,6 +262,15 @@ class TwistdCase(TestCase):
         return self.started(
             Host(self.directory, *twistd, "kms", "--state-directory", "state", *arguments)
         )
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """
+        Look again and again, for as long as anything may take.
+        """
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), end, "nothing happened")
+            time.sleep(0.05)
 
     def started(self, host: Host) -> Host:
         """

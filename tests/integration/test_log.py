@@ -8,11 +8,9 @@ import contextlib
 import os
 import re
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.processes import PATIENCE, Host, TwistdCase, ask_and_leave, free_port, run
+from tests.integration.processes import Host, TwistdCase, ask_and_leave, free_port, run
 from tests.net.wiring import bind, calls, read_replies
 
 
@@ -20,15 +18,6 @@ class LogTests(TwistdCase):
     """
     Hosts whose log is a file, and hosts whose log is their output.
     """
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """
-        Look again and again, for as long as anything may take.
-        """
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), end, "nothing happened")
-            time.sleep(0.05)
 
     def into_file(self, name: str, *arguments: str) -> tuple[Host, Path, int]:
         """

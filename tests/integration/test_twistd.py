@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from kmsproto.service.settings import SETTINGS
@@ -315,15 +314,6 @@ class DaemonTests(TwistdCase):
     """
     A host in the background.
     """
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """
-        Look again and again, for as long as anything may take.
-        """
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), end, "nothing happened")
-            time.sleep(0.05)
 
     def test_start_and_stop(self) -> None:
         """

@@ -16,7 +16,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from kmsproto.rpc import pdu
@@ -117,15 +117,6 @@ class WorkersCase(TwistdCase):
         ((header, data),) = split(connection.recv(65536))
         self.assertEqual(header.packet_type, PacketType.BIND_ACK)
         return 1 + (pdu.decode_bind_ack(header, data).association_group >> 31)
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """
-        Look again and again, for as long as anything may take.
-        """
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            self.assertLess(time.monotonic(), end, "nothing happened")
-            time.sleep(0.05)
 
     def assertGone(self, *pids: int) -> None:
         """

@@ -15,9 +15,8 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-import kmsproto.kms
 from kmsproto.kms import envelopes, rijndael
 from kmsproto.kms.envelopes import (
     compute_hmac,
@@ -29,33 +28,24 @@ from kmsproto.kms.envelopes import (
 from kmsproto.kms.messages import MalformedMessageError, known_guid
 from tests.kms.handmade import CIPHERS, flipped, padded, request_of, response_of, version_bytes
 from tests.kms.samples import HARDWARE_ID, RANDOM, REQUEST_SALT, RESPONSE_SALT
-from tests.kms.ways import VERSIONS, in_c, sealed_by
+from tests.kms.ways import VERSIONS, ExtensionCase, need_c, sealed_by
 
 EXTENSION = "kmsproto.kms._envelopes"
 KEY = bytes(range(16))
 
 
-class ChoiceTests(SynchronousTestCase):
+class ChoiceTests(ExtensionCase):
     """
     Who is asked when, whether the extension was built or not.
     """
+
+    extension = "_envelopes"
 
     def use(self, native: mock.Mock) -> None:
         """
         Let a stand-in take the place of the envelopes of each version.
         """
         self.patch(envelopes, "_NATIVE", dict.fromkeys(VERSIONS, native))
-
-    def replace_extension(self, module: ModuleType | None) -> None:
-        """
-        Let an import of the extension find a module, or nothing.
-        """
-        for patch in (
-            mock.patch.dict(sys.modules, {EXTENSION: module}),
-            mock.patch.object(kmsproto.kms, "_envelopes", module, create=True),
-        ):
-            patch.start()
-            self.addCleanup(patch.stop)
 
     def test_opened(self) -> None:
         """
@@ -176,9 +166,7 @@ class ExtensionTests(SynchronousTestCase):
         """
         Find the class.
         """
-        self.native = in_c()
-        if not self.native:
-            raise SkipTest("the extension was not built")
+        self.native = need_c()
         self.envelope: Any = type(self.native["portable C"][4])
 
     def refuse(self, *calls: Callable[[], object]) -> None:

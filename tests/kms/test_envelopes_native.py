@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.kms import envelopes
 from kmsproto.kms.envelopes import (
@@ -40,7 +40,7 @@ from tests.kms.samples import (
     salts,
     versions,
 )
-from tests.kms.ways import VERSIONS, in_c, sealed_by
+from tests.kms.ways import VERSIONS, need_c, sealed_by
 
 #: What comes of a request: it, or the words of the refusal.
 Outcome = OpenedRequest | str
@@ -75,9 +75,7 @@ class WaysTestCase(SynchronousTestCase):
         """
         Make the envelopes.
         """
-        self.native = in_c()
-        if not self.native:
-            raise SkipTest("the extension was not built")
+        self.native = need_c()
 
     def both(self, take: Callable[[], object]) -> object:
         """
@@ -385,7 +383,4 @@ class RecordedPortableTests(test_golden.GoldenTests):
         Put these envelopes in.
         """
         super().setUp()
-        native = in_c()
-        if not native:
-            raise SkipTest("the extension was not built")
-        self.patch(envelopes, "_NATIVE", native["portable C"])
+        self.patch(envelopes, "_NATIVE", need_c()["portable C"])

@@ -15,32 +15,23 @@ from collections.abc import Callable
 from types import ModuleType
 from unittest import mock
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-import kmsproto.kms
 from kmsproto.kms import rijndael
 from kmsproto.kms.rijndael import Cipher, Rijndael, choose_implementation, implementations
 from kmsproto.kms.rijndael_tables import TableRijndael
 from tests.kms.textbook import MAC_KEY, V6_ALTERATIONS, V6_KEY
+from tests.kms.ways import ExtensionCase, need_c
 
 EXTENSION = "kmsproto.kms._rijndael"
 
 
-class ChoiceTests(SynchronousTestCase):
+class ChoiceTests(ExtensionCase):
     """
     Which implementation is in use.
     """
 
-    def replace_extension(self, module: ModuleType | None) -> None:
-        """
-        Let an import of the extension find a module, or nothing.
-        """
-        for patch in (
-            mock.patch.dict(sys.modules, {EXTENSION: module}),
-            mock.patch.object(kmsproto.kms, "_rijndael", module, create=True),
-        ):
-            patch.start()
-            self.addCleanup(patch.stop)
+    extension = "_rijndael"
 
     def load_again(self, **environment: str) -> dict[str, object]:
         """
@@ -132,10 +123,9 @@ class ExtensionTests(SynchronousTestCase):
         """
         Find the classes.
         """
+        need_c()
         everything = implementations()
         self.classes = [cls for name, cls in everything.items() if name != "Python"]
-        if not self.classes:
-            raise SkipTest("the extension was not built")
 
     def refuse(self, *calls: Callable[[], object]) -> None:
         """

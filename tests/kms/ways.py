@@ -4,9 +4,15 @@ The ways through L{kmsproto.kms.envelopes}, for the tests that take more than on
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import kmsproto.kms
 from kmsproto.errors import LocalProtocolError
 from kmsproto.kms import rijndael
 from kmsproto.kms.envelopes import OpenedRequest, native_envelopes, seal_response
@@ -21,6 +27,37 @@ def in_c() -> dict[str, Mapping[int, Any]]:
     """
     made = {name: native_envelopes(name) for name in rijndael.implementations()}
     return {name: each for name, each in made.items() if each}
+
+
+def need_c() -> dict[str, Mapping[int, Any]]:
+    """
+    Make the envelopes in C, or skip the test: where nothing could be built there is nothing to test.
+    """
+    made = in_c()
+    if not made:
+        raise SkipTest("the extensions were not built here; Python does their work")
+    return made
+
+
+class ExtensionCase(SynchronousTestCase):
+    """
+    Tests that put something in the place of an extension.
+
+    @cvar extension: Its name within L{kmsproto.kms}.
+    """
+
+    extension: str
+
+    def replace_extension(self, module: ModuleType | None) -> None:
+        """
+        Let an import of the extension find a module, or nothing.
+        """
+        for patch in (
+            mock.patch.dict(sys.modules, {f"kmsproto.kms.{self.extension}": module}),
+            mock.patch.object(kmsproto.kms, self.extension, module, create=True),
+        ):
+            patch.start()
+            self.addCleanup(patch.stop)
 
 
 def sealed_by(request: OpenedRequest, body: ResponseBody, *random: bytes) -> bytes | str:
