@@ -20,6 +20,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from kmsproto.net.ports import adopt_port
+
 #: Connections that may wait to be accepted.
 BACKLOG = 1024
 
@@ -59,4 +61,4 @@ class BothFamiliesEndpoint:
             listener.setblocking(False)
             # Where connections inherit it, as on Linux, nobody has to set it for each of them.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._reactor.adoptStreamPort(listener.fileno(), family, factory)
+            return adopt_port(self._reactor, listener.fileno(), family, factory)

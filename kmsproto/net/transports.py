@@ -20,6 +20,11 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 
+from kmsproto.net.ports import HostTransport
+
+#: Connections of a server with nothing between them and the socket.
+_PLAIN = (tcp.Server, HostTransport)
+
 
 def send_at_once(transport: Any) -> None:
     """
@@ -139,7 +144,7 @@ class Dispatcher:
             way where anything stands between us and the socket.
         """
         # A round of another clock than the transport's reactor may never end.
-        is_plain = type(transport) is tcp.Server and not transport.TLS
+        is_plain = type(transport) in _PLAIN and not transport.TLS
         if not is_plain or transport.reactor is not self._clock:
             send_at_once(transport)
             return Outlet(transport, producer)
@@ -164,7 +169,7 @@ class Dispatcher:
             return
         self._listener = listener
         self._port = str(getattr(transport.getHost(), "port", ""))
-        self._inherits_no_delay = type(transport) is tcp.Server and bool(transport.getTcpNoDelay())
+        self._inherits_no_delay = type(transport) in _PLAIN and bool(transport.getTcpNoDelay())
 
     def add(self, outlet: _ShortOutlet) -> None:
         """

@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kmsproto.errors import KMSProtoError
+from kmsproto.net.ports import adopt_port
 from kmsproto.service.listener import Listener, where
 from kmsproto.service.startup import StartupError
 
@@ -127,10 +128,7 @@ def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> IListenin
         return port
     # The reactor works on a duplicate.
     with listener:
-        adopted: IListeningPort = reactor.adoptStreamPort(
-            listener.fileno(), listener.family, factory
-        )
-        return adopted
+        return adopt_port(reactor, listener.fileno(), listener.family, factory)
 
 
 @implementer(IListeningPort)

@@ -101,7 +101,7 @@ class TransportCase(SynchronousTestCase):
         """
         Start the clock.
         """
-        self.patch(transports.tcp, "Server", Connection)
+        self.patch(transports, "_PLAIN", (Connection,))
         self.clock = Clock()
         self.dispatcher = Dispatcher(self.clock)
         self.producer: Any = Producer()
