@@ -26,7 +26,7 @@ project_copyright = author
 version = release = __version__
 
 extensions = ["sphinx.ext.intersphinx", "pydoctor.sphinx_ext.build_apidocs"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "vlmcsd-table.rst"]
 nitpicky = True
 highlight_language = "python3"
 

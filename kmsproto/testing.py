@@ -18,6 +18,7 @@ from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.epid import Installation
 from kmsproto.kms.host import Host, HostIdentity
 from kmsproto.kms.policy import Policy, charged
+from kmsproto.net.access import AccessRules
 from kmsproto.net.server import HostFactory, Limits
 
 #: The installation that L{make_host} uses.
@@ -81,6 +82,7 @@ def host_factory(
         limits=limits,
         ndr64=ndr64,
         bind_time_features=bind_time_features,
-        allow_public_peers=allow_public_peers,
-        allow_shared_address_space=allow_shared_address_space,
+        access=AccessRules(
+            allow_public=allow_public_peers, allow_shared=allow_shared_address_space
+        ),
     )

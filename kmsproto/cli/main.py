@@ -9,6 +9,8 @@ import sys
 import click
 
 from kmsproto import __version__
+from kmsproto.cli.catalog import catalog
+from kmsproto.cli.config import config
 from kmsproto.cli.probe import probe
 from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.quoting import tolerate
@@ -29,4 +31,5 @@ def main() -> None:
     tolerate(sys.stdout)
 
 
-main.add_command(probe)
+for command in (catalog, config, probe):
+    main.add_command(command)

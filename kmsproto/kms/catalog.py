@@ -128,6 +128,7 @@ class CSVLK:
     @ivar invalid_host_builds: The host builds of the catalogue that are too old for such a key.
     @ivar is_lab: Whether Microsoft keeps these keys to itself.
     @ivar kms_ids: The GUIDs of the KMS ids that such a key activates, or L{None} if that is not known.
+    @ivar default_epid: The extended PID that the file of the catalogue gives for it; empty if it gives none.
     """
 
     key: str
@@ -141,6 +142,7 @@ class CSVLK:
     is_lab: bool
     is_preview: bool
     kms_ids: frozenset[UUID] | None
+    default_epid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +290,22 @@ def load_catalog(path: Path | None = None) -> Catalog:
     file: Traversable = path or resources.files("kmsproto.kms").joinpath("catalog.toml")
     source = BUILT_IN if path is None else str(path)
     try:
-        document = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+        data = file.read_bytes()
     except OSError as error:
         raise CatalogError(source, "file", f"cannot be read: {error.strerror}") from error
+    return read_toml(data, source)
+
+
+def read_toml(data: bytes, source: str) -> Catalog:
+    """
+    Make a catalogue of the bytes of a TOML file.
+
+    @param data: All bytes of the file.
+    @param source: Where they came from, for errors.
+    @raise CatalogError: If they are no TOML, or say something that cannot be.
+    """
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
     # TOMLDecodeError and UnicodeDecodeError are ValueErrors; nesting without end exhausts the stack of the parser.
     except (ValueError, RecursionError) as error:
         raise CatalogError(source, "file", f"is no TOML: {' '.join(str(error).split())}") from error

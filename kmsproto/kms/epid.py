@@ -1,8 +1,8 @@
 """
 The extended PID that a host presents, and the hardware id beside it.
 
-A genuine host has both from its key and its machine; ours derives them.  Nothing is drawn at random and nothing is
-stored but an L{Installation}: sixteen bytes that were random once, and a day.  Every value is taken from HMAC-SHA256
+A genuine host has both from its key and its machine; ours derives them.  Nothing is drawn at random here and nothing
+is stored but an L{Installation}: sixteen bytes that were random once, and a day.  Every value is taken from HMAC-SHA256
 under these bytes over a label that says what the value is for, so a host answers alike after every restart, two hosts
 answer differently, and one value tells nothing of another.  Only the key group and the host build go into a label,
 never the rest of the catalogue, so adding products or key groups to it changes no extended PID.
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import accumulate
+from typing import TypeVar
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import CSVLK, MAX_KEY_ID, HostBuild
@@ -26,6 +27,8 @@ from kmsproto.kms.messages import HARDWARE_ID_LENGTH
 
 #: Bytes of L{Installation.identifier}.
 INSTALLATION_IDENTIFIER_LENGTH = 16
+
+_T = TypeVar("_T")
 
 _SHAPE = re.compile(
     r"(\d{5})-(\d{5})-(\d{3})-(\d{6})-03-(0|[1-9]\d*)-(0|[1-9]\d*)\.0000-(\d{3})(\d{4})", re.ASCII
@@ -160,6 +163,16 @@ def derive_hardware_id(installation: Installation) -> bytes:
     @return: 8 bytes.
     """
     return _digest(installation, "hardware id")[:HARDWARE_ID_LENGTH]
+
+
+def pick(installation: Installation, purpose: str, choices: Sequence[_T]) -> _T:
+    """
+    Pick one of some things, each of which is equally likely, and always the same of the same things.
+
+    @param purpose: What for: picks for different purposes tell nothing of one another.
+    @param choices: The things, at least one.
+    """
+    return choices[_draw(installation, f"pick\0{purpose}", len(choices))]
 
 
 def _digest(installation: Installation, label: str) -> bytes:

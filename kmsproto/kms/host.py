@@ -5,10 +5,10 @@ L{Host} opens a request, lets a policy decide, and seals the answer.  The three 
 L{Host.answer}, or one by one where a policy needs time.  It has no clock, no randomness and no I/O of its own: the
 time is an argument, the random bytes come from a function that it is given.
 
-What the host says of itself is its L{HostIdentity}, which is derived once, from the id of the installation, and is
-therefore the same at every start.
+What the host says of itself is its L{HostIdentity}.  An answer asks for it by the KMS id, and since a network has few
+products, what was said for each is remembered, unless the identity is one that varies from answer to answer.
 
-Source: "KMS messages, versions 4, 5 and 6", sections "The extended PID" and "What a host answers".
+Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
 """
 
 from __future__ import annotations
@@ -19,23 +19,20 @@ from typing import NamedTuple
 from uuid import UUID
 
 from kmsproto.errors import LocalProtocolError
-from kmsproto.kms.catalog import CSVLK, Catalog
+from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.envelopes import SALT_LENGTH, OpenedRequest, open_request, seal_response
-from kmsproto.kms.epid import Installation, derive_epid, derive_hardware_id
 from kmsproto.kms.hresults import HResult
+
+# What a host says of itself has a module of its own; who makes a host finds it here as well.
+from kmsproto.kms.identity import DEFAULT_HOST_BUILD as DEFAULT_HOST_BUILD
+from kmsproto.kms.identity import DEFAULT_LCID as DEFAULT_LCID
+from kmsproto.kms.identity import HostIdentity as HostIdentity
+from kmsproto.kms.identity import host_builds as host_builds
 from kmsproto.kms.messages import MalformedMessageError, RequestBody, ResponseBody
 from kmsproto.kms.policy import Decision, Grant, Peer, Policy
 
-#: The host build that is presented by default: the current server, Windows Server 2025.
-DEFAULT_HOST_BUILD = 26100
-#: The locale that is presented by default: English (United States).
-DEFAULT_LCID = 1033
-
 #: Random bytes that are drawn at a time.
 ENTROPY_POOL = 4096
-
-#: A KMS id that no catalogue knows: the CSVLK that answers for it must have an ePID too.
-_UNKNOWN = UUID(int=0)
 
 
 def _refusal(decision: object) -> HResult:
@@ -49,26 +46,6 @@ def _refusal(decision: object) -> HResult:
             f"a policy grants with a Grant and refuses with an HRESULT, not with {decision!r}"
         )
     return HResult(decision)
-
-
-def _answering(catalog: Catalog) -> dict[str, CSVLK]:
-    """
-    Gather the CSVLKs that answer for some KMS id, or for one that nobody knows.
-    """
-    csvlks = map(catalog.csvlk_for, (*catalog.kms_ids, _UNKNOWN))
-    return {csvlk.key: csvlk for csvlk in csvlks}
-
-
-def host_builds(catalog: Catalog) -> list[int]:
-    """
-    List the builds that are known as KMS hosts and can host every CSVLK that answers, the newest first.
-    """
-    csvlks = _answering(catalog).values()
-    return [
-        build.build
-        for build in catalog.host_builds.values()
-        if build.for_epid and not any(build.build in each.invalid_host_builds for each in csvlks)
-    ]
 
 
 def pooled(draw: Callable[[int], bytes]) -> Callable[[int], bytes]:
@@ -88,41 +65,6 @@ def pooled(draw: Callable[[int], bytes]) -> Callable[[int], bytes]:
         return pool[start:used]
 
     return take
-
-
-class HostIdentity:
-    """
-    What a host says of itself: an ePID for each CSVLK, and a hardware id.
-
-    @param catalog: The CSVLKs and host builds.
-    @param installation: What the ePIDs and the hardware id are derived from.
-    @param host_build: The build number that is presented.
-    @param lcid: The locale that is presented.
-    @raise kmsproto.errors.CatalogError: If the build is not known.
-    @raise kmsproto.kms.epid.EPIDError: If it cannot host one of the CSVLKs, or the locale id is none.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        installation: Installation,
-        *,
-        host_build: int = DEFAULT_HOST_BUILD,
-        lcid: int = DEFAULT_LCID,
-    ) -> None:
-        build = catalog.host_build(host_build)
-        self._epids = {
-            key: str(derive_epid(installation, csvlk, build, lcid))
-            for key, csvlk in _answering(catalog).items()
-        }
-        #: The hardware id, 8 bytes.
-        self.hardware_id = derive_hardware_id(installation)
-
-    def epid(self, csvlk_key: str) -> str:
-        """
-        Tell the ePID for a CSVLK that answers for some KMS id.
-        """
-        return self._epids[csvlk_key]
 
 
 class Answer(NamedTuple):
@@ -148,7 +90,7 @@ class Host:
     A KMS host.
 
     @param catalog: The products; it chooses the CSVLK by the KMS id.
-    @param identity: The ePIDs and the hardware id.
+    @param identity: The ePIDs and the hardware ids.
     @param policy: Decides what is granted.
     @param entropy: Returns as many random bytes as it is asked for: C{os.urandom}, outside of tests.
     """
@@ -164,8 +106,9 @@ class Host:
         self.identity = identity
         self.policy = policy
         self._entropy = entropy
-        # A network has few products, and their ePIDs stay what they are.
-        self._epid_for = lru_cache(maxsize=1024)(self._choose_epid)
+        # A network has few products, and what is said for them mostly stays what it is.
+        present = self._choose_presented
+        self._presented = present if identity.varies else lru_cache(maxsize=1024)(present)
 
     def open(self, payload: bytes) -> OpenedRequest | Answer:
         """
@@ -198,13 +141,14 @@ class Host:
         request = opened.body
         if not isinstance(decision, Grant):
             return Answer(_refusal(decision), request=request)
+        epid, hardware_id = self._presented(request.kms_id)
         # As the class itself does, without the detour over its constructor; and so for the answer.
         body = tuple.__new__(
             ResponseBody,
             (
                 request.minor_version,
                 request.major_version,
-                self._epid_for(request.kms_id),
+                epid,
                 request.client_machine_id,
                 request.client_time,
                 *decision,
@@ -216,12 +160,16 @@ class Host:
             body,
             salt=random[:SALT_LENGTH],
             random=random[SALT_LENGTH:],
-            hardware_id=self.identity.hardware_id,
+            hardware_id=hardware_id,
         )
         return tuple.__new__(Answer, (HResult.SUCCESS, payload, request, decision, ""))
 
-    def _choose_epid(self, kms_id: UUID) -> str:
-        return self.identity.epid(self.catalog.csvlk_for(kms_id).key)
+    def _choose_presented(self, kms_id: UUID) -> tuple[str, bytes]:
+        """
+        Tell the ePID and the hardware id for a KMS id.
+        """
+        key = self.catalog.csvlk_for(kms_id).key
+        return self.identity.epid(key), self.identity.hardware_id_for(key)
 
     def answer(self, payload: bytes, peer: Peer, now: float) -> Answer:
         """

@@ -116,12 +116,13 @@ class HostConnection:
     @param secondary_address: The own port in decimal.
     """
 
-    __slots__ = ("_host", "_peer", "_rpc")
+    __slots__ = ("_peer", "_rpc", "host")
 
     def __init__(
         self, host: Host, rpc_server: server.RPCServer, peer: Peer, secondary_address: str
     ) -> None:
-        self._host = host
+        #: What answers; another may take its place between two calls.
+        self.host = host
         self._peer = peer
         self._rpc = rpc_server.accept(peer.address, secondary_address)
 
@@ -231,11 +232,11 @@ class HostConnection:
         except ndr.BadStubError as error:
             self._rpc.fault(call, error.status)
             return Faulted(error.status, str(error))
-        opened = self._host.open(payload)
+        opened = self.host.open(payload)
         if isinstance(opened, Answer):
             return self._respond(call, opened)
         try:
-            decision: object = self._host.decide(opened, self._peer, now)
+            decision: object = self.host.decide(opened, self._peer, now)
         except Exception as error:  # noqa: BLE001 - the policy is somebody else's code, and this is its outlet
             return self._failed(call, error)
         if isinstance(decision, _DECISIONS):
@@ -244,7 +245,7 @@ class HostConnection:
 
     def _decided(self, call: calls.Call, opened: OpenedRequest, decision: Decision) -> HostEvent:
         try:
-            answer = self._host.seal(opened, decision)
+            answer = self.host.seal(opened, decision)
         except Exception as error:  # noqa: BLE001 - a decision of somebody else's that cannot be written
             return self._failed(call, error)
         return self._respond(call, answer)

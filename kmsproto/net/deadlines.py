@@ -56,6 +56,17 @@ class Deadlines(Generic[_Item]):
             timer.cancel()
             self._timer = None
 
+    def relimit(self, limit: float) -> None:
+        """
+        Let another limit hold, for what is waited for already too.
+
+        @param limit: The time, in seconds.
+        """
+        self._limit = limit
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+            self._timer = self._clock.callLater(0, self._sweep)
+
     def _sweep(self) -> None:
         """
         Expire what is due, then wait for the next.

@@ -14,14 +14,17 @@ How a connection ends is half of the work here:
   - Every answer gives the connection another C{idle_timeout}.  Bytes that lead to no answer do not, so that neither
     silence nor a trickle keeps a connection.
 
-L{HostFactory} decides who may connect at all, and drains when the service stops.
+L{HostFactory} decides who may connect at all, and drains when the service stops.  What it serves can be changed while
+it runs, without harm to the connections that are open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
+from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
@@ -39,7 +42,7 @@ from zope.interface import implementer
 
 from kmsproto.kms.host import Host
 from kmsproto.kms.policy import Peer
-from kmsproto.net import access
+from kmsproto.net.access import PRIVATE_ONLY, AccessRules, peer_of
 from kmsproto.net.activation import (
     HostConnection,
     HostEvent,
@@ -48,7 +51,8 @@ from kmsproto.net.activation import (
     make_rpc_server,
 )
 from kmsproto.net.deadlines import Deadlines
-from kmsproto.net.reporting import Reporter
+from kmsproto.net.rates import RateLimiter
+from kmsproto.net.reporting import PLAIN, LineStyle, Reporter
 from kmsproto.net.transports import Dispatcher, Outlet
 
 
@@ -62,6 +66,10 @@ class Limits:
     @ivar drain_timeout: Seconds that calls in progress have to finish when the host stops.
     @ivar max_connections: Connections at a time.
     @ivar max_connections_per_address: Connections of one address at a time.
+    @ivar connection_rate: Connections per second that one address may make in the long run; L{None} for any number.
+    @ivar connection_burst: Connections that one address may make at once before that holds.
+    @ivar disconnect_after_call: Whether a connection ends with the answer to its first call; calls that came with that
+        in one segment are answered too.
     """
 
     idle_timeout: float = 30.0
@@ -69,6 +77,9 @@ class Limits:
     drain_timeout: float = 5.0
     max_connections: int = 16384
     max_connections_per_address: int = 1024
+    connection_rate: float | None = None
+    connection_burst: int = 20
+    disconnect_after_call: bool = False
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -128,7 +139,7 @@ class HostProtocol(Protocol):
                 self._outlet.write(taken)
                 self.factory.idle.touch(self, now)
             else:
-                self.factory.reporter.report(self.peer, taken)
+                self.factory.reporter.report(self.peer, taken, now)
                 self._send(now)
             if self._peer_finished or self._draining or not self._reading:
                 self._consider()
@@ -203,6 +214,12 @@ class HostProtocol(Protocol):
         if not self._connection.waiting:
             self._end()
 
+    def serve(self, host: Host) -> None:
+        """
+        Let another host answer from the next call on.
+        """
+        self._connection.host = host
+
     def abort(self) -> None:
         """
         End the connection now.
@@ -228,7 +245,7 @@ class HostProtocol(Protocol):
             while self._again:
                 self._again = False
                 for event in connection.receive_data(data, now):
-                    self._report(event)
+                    self._report(event, now)
                 data = b""
         finally:
             self._advancing = False
@@ -255,12 +272,12 @@ class HostProtocol(Protocol):
         else:
             self._regulate()
 
-    def _report(self, event: HostEvent) -> None:
+    def _report(self, event: HostEvent, started: float | None = None) -> None:
         if isinstance(event, Undecided):
             self._again = True
             self._wait(event)
         else:
-            self.factory.reporter.report(self.peer, event)
+            self.factory.reporter.report(self.peer, event, started)
 
     def _wait(self, question: Undecided) -> None:
         """
@@ -341,6 +358,31 @@ class HostProtocol(Protocol):
         self.transport.loseWriteConnection()
 
 
+class OneCallProtocol(HostProtocol):
+    """
+    The host's side of a connection that ends with the answer to its first call.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take a segment on the long way, which always sees how things are behind it.
+        """
+        if not self._ending:
+            self._advance(data)
+
+    def _report(self, event: HostEvent, started: float | None = None) -> None:
+        super()._report(event, started)
+        if not isinstance(event, Undecided):
+            self._draining = True
+
+
+def _epid_of(host: Host, kms_id: UUID) -> str:
+    """
+    Tell the ePID that a host presents for a KMS id.
+    """
+    return host.identity.epid(host.catalog.csvlk_for(kms_id).key)
+
+
 def _closes_by_halves(transport: Any) -> bool:
     """
     Tell whether a transport can close the way to the peer, and keep the one from it.
@@ -392,8 +434,8 @@ class HostFactory(ServerFactory):
     @param limits: What peers may use.
     @param ndr64: Whether NDR64 is offered, and then preferred.
     @param bind_time_features: Whether bind-time features are negotiated.
-    @param allow_public_peers: Whether peers outside private networks are served.
-    @param allow_shared_address_space: Whether the shared address space (RFC 6598) counts as private.
+    @param access: Which peers are served; by default those with private addresses.
+    @param style: How the lines about peers are written.
     @param journal: Takes the lines about peers, each without its end; by default they are events of Twisted's logging
         system.
     @param group_seed: Where the ids of association groups begin.  A host that is started anew should not hand out
@@ -411,21 +453,18 @@ class HostFactory(ServerFactory):
         limits: Limits | None = None,
         ndr64: bool = True,
         bind_time_features: bool = True,
-        allow_public_peers: bool = False,
-        allow_shared_address_space: bool = False,
+        access: AccessRules = PRIVATE_ONLY,
+        style: LineStyle = PLAIN,
         journal: Callable[[str], None] | None = None,
         group_seed: int = 0,
     ) -> None:
-        self.host = host
         self.clock = clock
-        self.limits = limits or Limits()
         self.rpc_server = make_rpc_server(
             ndr64=ndr64, bind_time_features=bind_time_features, group_seed=group_seed
         )
         self.dispatcher = Dispatcher(clock)
-        self.reporter = Reporter(self._log, host.catalog, journal)
-        self._allow_public = allow_public_peers
-        self._allow_shared = allow_shared_address_space
+        self._journal = journal
+        self._set(host, limits or Limits(), access, style)
         self._per_address: dict[str, int] = {}
         self._drains: list[_Drain] = []
         #: Connections that may still get on; with those that linger, all that there are.
@@ -437,33 +476,102 @@ class HostFactory(ServerFactory):
             clock, self.limits.linger_timeout, HostProtocol.abort
         )
 
+    def _set(self, host: Host, limits: Limits, access: AccessRules, style: LineStyle) -> None:
+        """
+        Take over what can change, and choose now what connections need not ask for.
+        """
+        self.reporter = Reporter(
+            self._log,
+            host.catalog,
+            self._journal,
+            style=style,
+            clock=self.clock,
+            epid_of=None if host.identity.varies else partial(_epid_of, host),
+        )
+        self.host = host
+        self.limits = limits
+        self._access = access
+        self._make_protocol = OneCallProtocol if limits.disconnect_after_call else HostProtocol
+        self._refusal: Callable[[Peer], str] = self._judge
+        if limits.connection_rate is not None:
+            rates = RateLimiter(limits.connection_rate, limits.connection_burst)
+            self._refusal = partial(self._judge_often, rates)
+
+    def reconfigure(
+        self,
+        host: Host,
+        *,
+        limits: Limits,
+        access: AccessRules,
+        style: LineStyle = PLAIN,
+        ndr64: bool = True,
+        bind_time_features: bool = True,
+    ) -> None:
+        """
+        Serve something else from now on.
+
+        Open connections stay, with what they negotiated; their next calls are answered by the new host, and the time
+        limits hold for them too.  Everything else is for connections to come.
+
+        @param host: What answers.
+        @param limits: What peers may use.
+        @param access: Which peers are served.
+        @param style: How the lines about peers are written.
+        @param ndr64: Whether NDR64 is offered, and then preferred.
+        @param bind_time_features: Whether bind-time features are negotiated.
+        @raise LocalProtocolError: If the style cannot be had; then nothing has changed.
+        """
+        reporter = self.reporter
+        self._set(host, limits, access, style)
+        reporter.flush()
+        self.idle.relimit(limits.idle_timeout)
+        self._lingering.relimit(limits.linger_timeout)
+        before = self.rpc_server
+        if (before.ndr64, before.bind_time_features) != (ndr64, bind_time_features):
+            self.rpc_server = make_rpc_server(
+                ndr64=ndr64, bind_time_features=bind_time_features, group_seed=0
+            )
+            # The clients, and what was counted, are the same.
+            self.rpc_server.groups = before.groups
+            self.rpc_server.statistics, self.rpc_server.facts = before.statistics, before.facts
+        for protocol in self.idle.items:
+            protocol.serve(host)
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
         Take a connection, or refuse it before any byte is answered.
 
         @return: A L{HostProtocol}, or L{None}, at which the port closes the connection.
         """
-        peer = access.peer_of(addr)
+        peer = peer_of(addr)
         refusal = self._refusal(peer)
         if refusal:
             self.reporter.turned_away(peer, refusal)
             return None
-        return HostProtocol(self, peer)
+        return self._make_protocol(self, peer)
 
-    def _refusal(self, peer: Peer) -> str:
+    def _judge(self, peer: Peer) -> str:
         """
         Say why a peer may not connect; nothing if it may.
         """
-        if not self._allow_public and not access.is_private(
-            peer.address, shared=self._allow_shared
-        ):
-            return "not a private address"
+        refusal = self._access.refusal(peer.address)
+        if refusal:
+            return refusal
         limits = self.limits
         if self._count() >= limits.max_connections:
             return f"{limits.max_connections} connections are open"
         if self._per_address.get(peer.address, 0) >= limits.max_connections_per_address:
             return f"{limits.max_connections_per_address} connections of this address are open"
         return ""
+
+    def _judge_often(self, rates: RateLimiter, peer: Peer) -> str:
+        """
+        Say why a peer may not connect, also if it does so too often; nothing if it may.
+        """
+        refusal = self._judge(peer)
+        if refusal or rates.admit(peer.address, self.clock.seconds()):
+            return refusal
+        return f"this address makes more than {rates.rate:g} connections a second"
 
     def _count(self) -> int:
         """
@@ -505,6 +613,7 @@ class HostFactory(ServerFactory):
         """
         Finish the calls in progress, close every connection that there is now, and tell when the last is gone.
         """
+        self.reporter.flush()
         connections = [*self.idle.items, *self._lingering.items]
         if not connections:
             return succeed(None)

@@ -3,8 +3,9 @@ What a supervisor hands to a worker at its start: one document, and descriptors 
 
 The document holds everything that tells the worker how to serve: the settings as they are in force, not as they were
 written, the installation, and which of the workers it is.  So a worker reads no command line, no environment and no
-file but those of the package, and needs no more rights than to answer.  It is one line of JSON on descriptor 0, which
-stays open behind it: the end of that stream tells the worker that nobody watches over it any more.
+file but those of the package, and needs no more rights than to answer.  It is one line of JSON on descriptor 0.
+Another may follow when the settings have changed, and the end of that stream tells the worker that nobody watches over
+it any more.
 
 Values that JSON does not know, such as paths, travel as the text which their setting reads.
 """
@@ -12,15 +13,18 @@ Values that JSON does not know, such as paths, travel as the text which their se
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.epid import Installation
-from kmsproto.service.settings import SETTINGS, Setting, SettingError
+from kmsproto.service.kinds import SettingError
+from kmsproto.service.settings import SETTINGS, Setting
 
 #: The document comes here, and then nothing more until the supervisor ends.
 DOCUMENT_DESCRIPTOR = 0
@@ -56,6 +60,8 @@ class Handover:
     @ivar group_seed: Where its ids of association groups begin.
     @ivar installation: What the identity of the host is derived from.
     @ivar settings: The value of each setting by name.
+    @ivar catalog_file: The file of products that the settings name, as it was read; L{None} if they name none.
+    @ivar drawn: Random bytes for what is new at every start, the same for all workers.
     """
 
     version: str
@@ -65,6 +71,8 @@ class Handover:
     group_seed: int
     installation: Installation
     settings: Mapping[str, Any]
+    catalog_file: bytes | None
+    drawn: bytes
 
     def encode(self) -> bytes:
         """
@@ -79,6 +87,10 @@ class Handover:
             "identifier": self.installation.identifier.hex(),
             "created": self.installation.created.isoformat(),
             "settings": {setting.name: self.settings[setting.name] for setting in SETTINGS},
+            "drawn": self.drawn.hex(),
+            "catalog_file": None
+            if self.catalog_file is None
+            else b64encode(self.catalog_file).decode("ascii"),
         }
         return json.dumps(document, default=_text).encode("ascii") + b"\n"
 
@@ -97,6 +109,7 @@ class Handover:
                 raise HandoverError(
                     f"the supervisor runs version {written_by}, and this is {version}; restart the service"
                 )
+            catalog_file = document["catalog_file"]
             return cls(
                 version,
                 document["worker"],
@@ -107,6 +120,8 @@ class Handover:
                     bytes.fromhex(document["identifier"]), date.fromisoformat(document["created"])
                 ),
                 {each.name: _value(each, document["settings"][each.name]) for each in SETTINGS},
+                None if catalog_file is None else b64decode(catalog_file, validate=True),
+                bytes.fromhex(document["drawn"]),
             )
         except (ValueError, KeyError, TypeError, SettingError) as error:
             raise HandoverError(
@@ -118,10 +133,12 @@ def _text(value: object) -> str:
     """
     Write a value that JSON does not know.
     """
-    if isinstance(value, Path):
+    if isinstance(value, Path | IPv4Network | IPv6Network):
         return str(value)
     raise TypeError(f"{value!r} cannot be handed over")
 
 
 def _value(setting: Setting, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(setting, each) for each in value]
     return setting.value(value) if isinstance(value, str) else value

@@ -12,6 +12,8 @@ When the sink takes nothing (the disk is full), what it has not taken is kept up
 then.  Beyond the limit the oldest lines are given up, and how many those were is the first thing that is written when
 it works again.  Nothing that can go wrong with a log is raised to those who write to it.
 
+In what form lines are written is the affair of a L{Form<kmsproto.service.forms.Form>}.
+
 Lines may come from any thread: adding one is a single step of a deque, and only one thread writes at a time.
 """
 
@@ -21,9 +23,10 @@ from collections import deque
 from threading import Lock, current_thread, main_thread
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import ILogObserver, LogEvent, formatEventAsClassicLogText, formatTime
+from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
+from kmsproto.service.forms import TEXT, Form
 from kmsproto.service.sinks import Sink
 
 #: Lines of a batch at most; it is written when it has so many, however young it is.
@@ -32,8 +35,6 @@ BATCH = 1024
 KEPT = 4 << 20
 #: Seconds between two attempts meanwhile.
 PATIENCE = 1.0
-#: What stands between the time and the text of a line, where twistd writes the source and level of an event.
-SYSTEM = "kmsproto#info"
 
 
 @implementer(ILogObserver)
@@ -44,10 +45,14 @@ class Journal:
     @param sink: Where to.
     @param clock: The source of time, and what wakes it to write a batch.
     @param interval: Seconds that a line waits at most.
+    @param form: The form of the lines.
     """
 
-    def __init__(self, sink: Sink, clock: IReactorTime, *, interval: float = 0.25) -> None:
+    def __init__(
+        self, sink: Sink, clock: IReactorTime, *, interval: float = 0.25, form: Form = TEXT
+    ) -> None:
         self._sink = sink
+        self._form = form
         self._clock = clock
         self._interval = interval
         self._waiting: deque[str] = deque()
@@ -63,20 +68,21 @@ class Journal:
 
     def __call__(self, event: LogEvent) -> None:
         """
-        Write an event of Twisted's logging system, in the form in which twistd does, and what waits before it.
+        Write an event of Twisted's logging system, and what waits before it.
         """
-        text = formatEventAsClassicLogText(event)
-        if text is not None:
-            self.relay(text)
+        text = self._form.event(event, self._clock.seconds())
+        if text:
+            self._append(text)
 
     def write(self, line: str) -> None:
         """
-        Take a line, without a time and without its end.  To be called by the thread of the reactor.
+        Take a line, without its end, and without a time unless it is an object.  To be called by the thread of the
+        reactor.
         """
         second = int(self._clock.seconds())
         if second != self._second:
             self._second = second
-            self._stamp = f"{formatTime(second)} [{SYSTEM}] "
+            self._stamp = self._form.stamp(second)
         waiting = self._waiting
         waiting.append(f"{self._stamp}{line}\n")
         if self._timer is None:
@@ -88,6 +94,12 @@ class Journal:
     def relay(self, text: str) -> None:
         """
         Write whole lines that are stamped already, such as those of another process, behind what waits.
+        """
+        self._append(self._form.relayed(text, self._clock.seconds()))
+
+    def _append(self, text: str) -> None:
+        """
+        Write whole lines behind what waits.
         """
         self._waiting.append(text)
         # A sink that takes nothing is offered everything again now and then, not for each line that comes.
@@ -132,7 +144,7 @@ class Journal:
         """
         if not self._lost:
             return b""
-        line = f"{formatTime(self._clock.seconds())} [{SYSTEM}] lost lines={self._lost}\n"
+        line = self._form.lost(self._lost, self._clock.seconds())
         return b"\n" * self._torn + line.encode()
 
     def _keep(self, data: bytes, written: int) -> None:

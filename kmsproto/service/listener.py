@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from kmsproto.net.server import HostFactory
 from kmsproto.service.journal import Journal
 from kmsproto.service.logs import JournalledService
+from kmsproto.service.signals import HangUp
 from kmsproto.service.startup import StartupError
 
 #: Open files that a process needs beside its connections.
@@ -38,12 +39,20 @@ class Listener:
 
     @param endpoints: Where to listen.
     @param log: Where to say on which addresses it listens.
+    @param tolerate_failures: Whether it is enough that one of several can be opened.
     @ivar listening: Whether the sockets were opened, and not closed since.
     @ivar ports: The open ports.
     """
 
-    def __init__(self, endpoints: Sequence[IStreamServerEndpoint], log: Logger) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[IStreamServerEndpoint],
+        log: Logger,
+        *,
+        tolerate_failures: bool = False,
+    ) -> None:
         self._endpoints = endpoints
+        self._tolerate_failures = tolerate_failures
         self._log = log
         self._starting = False
         self.listening = False
@@ -53,7 +62,7 @@ class Listener:
         """
         Open the sockets.
 
-        @raise StartupError: If one cannot be opened.
+        @raise StartupError: If one cannot be opened; where failures are tolerated, if none can.
         """
         self.listening = self._starting = True
         problems: list[Failure] = []
@@ -61,9 +70,14 @@ class Listener:
             opening = maybeDeferred(endpoint.listen, factory)
             opening.addCallbacks(self._opened, self._failed, errbackArgs=(problems,))
         self._starting = False
-        if problems:
-            self.close()
-            raise StartupError(_describe(problems[0]))
+        if not problems:
+            return
+        if self._tolerate_failures and len(problems) < len(self._endpoints):
+            for problem in problems:
+                self._log.warn("{problem}", problem=_describe(problem))
+            return
+        self.close()
+        raise StartupError(_describe(problems[0]))
 
     def close(self) -> Deferred[Any]:
         """
@@ -97,6 +111,8 @@ class HostService(JournalledService):
     @param factory: Makes the connections.
     @param endpoints: Where to listen.
     @param journal: What to offer to the application as its log, if anything.
+    @param tolerate_failures: Whether it is enough that one of several endpoints can be opened.
+    @param hang_up: Takes SIGHUP while the service runs, if anything shall.
     """
 
     _log = Logger()
@@ -106,11 +122,15 @@ class HostService(JournalledService):
         factory: HostFactory,
         endpoints: Sequence[IStreamServerEndpoint],
         journal: Journal | None = None,
+        *,
+        tolerate_failures: bool = False,
+        hang_up: HangUp | None = None,
     ) -> None:
         self.setName("kms")  # type: ignore[no-untyped-call]
         self.factory = factory
         self.journal = journal
-        self._listener = Listener(endpoints, self._log)
+        self._listener = Listener(endpoints, self._log, tolerate_failures=tolerate_failures)
+        self._hang_up = hang_up
 
     @property
     def ports(self) -> list[IListeningPort]:
@@ -135,6 +155,8 @@ class HostService(JournalledService):
         super().startService()  # type: ignore[no-untyped-call]
         if not self._listener.listening:
             self.privilegedStartService()
+        if self._hang_up is not None:
+            self._hang_up.take()
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -143,6 +165,8 @@ class HostService(JournalledService):
         @return: Fires when the last connection is gone.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._hang_up is not None:
+            self._hang_up.give_back()
         return self._listener.close().addCallback(lambda _: self.factory.drain())
 
 

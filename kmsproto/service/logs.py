@@ -8,11 +8,13 @@ has chosen something else, a logger of his own or syslog, or where the service r
 there is no journal, and everything is an event of Twisted's logging system.
 
 With workers the lines come from other processes, stamped already.  They are relayed as they are; without a journal
-they are taken apart, so that whoever observes the events gets their level and text as if they had arisen here.
+they are taken apart, so that whoever observes the events gets their level and text as if they had arisen here.  An
+object about a peer is the text of its event, as it is where there are no workers.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -23,37 +25,44 @@ from twisted.application.service import Service
 from twisted.logger import ILogObserver, InvalidLogLevelError, Logger, LogLevel
 from twisted.python.components import Componentized
 
+from kmsproto.net.reporting import Format
+from kmsproto.service.forms import SYSTEM, choose_form
 from kmsproto.service.journal import Journal
 from kmsproto.service.sinks import FileSink, sink_of
 from kmsproto.service.startup import StartupError
 
 #: The name of the log file of a daemon when nobody gives one: twistd's.
 DEFAULT_FILE = "twistd.log"
-#: What twistd writes: time, source and level, text.
-_STAMPED = re.compile(r"\S+ \[([^\]]*)\] (.*)", re.DOTALL)
+#: What twistd writes: time, unless that is left out, source and level, text.
+_STAMPED = re.compile(r"(?:\S+ )?\[([^\]]*)\] (.*)", re.DOTALL)
 #: Where one event ends and the next begins: further lines of an event are indented.
 _NEXT_EVENT = re.compile(r"\n(?!\t)")
 
 _log = Logger()
 
 
-def open_journal(twistd: Any, reactor: Any) -> Journal | None:
+def open_journal(
+    twistd: Any, reactor: Any, *, log_format: Format = "text", timestamps: bool = True
+) -> Journal | None:
     """
     Open what twistd would write its log to.
 
     @param twistd: The options of twistd, or whatever our options were parsed under.
     @param reactor: The reactor.
+    @param log_format: The format of lines about peers, and so of all.
+    @param timestamps: Whether lines of text begin with their times.
     @return: The journal; L{None} where the log is not twistd's own, or twistd will refuse it.
     @raise StartupError: If the file cannot be opened.
     """
     if not isinstance(twistd, app.ServerOptions) or twistd["logger"] or twistd.get("syslog"):
         return None
+    form = choose_form(log_format, timestamps=timestamps)
     name, foreground = twistd["logfile"], twistd.get("nodaemon")
     if foreground and name in (None, "", "-"):
-        return Journal(sink_of(sys.stdout), reactor)
+        return Journal(sink_of(sys.stdout), reactor, form=form)
     if name == "-":
         return None
-    return Journal(_open_file(name or DEFAULT_FILE, reactor), reactor)
+    return Journal(_open_file(name or DEFAULT_FILE, reactor), reactor, form=form)
 
 
 def _open_file(name: str, reactor: Any) -> FileSink:
@@ -107,9 +116,24 @@ def relay(journal: Journal | None, text: str) -> None:
         journal.relay(text)
         return
     for event in _NEXT_EVENT.split(text.removesuffix("\n")):
-        stamped = _STAMPED.fullmatch(event)
-        system, message = stamped.groups() if stamped else ("-", event)
+        system, message = _take_apart(event)
         _log.emit(_level(system), "{text}", text=message, log_system=system)
+
+
+def _take_apart(event: str) -> tuple[str, str]:
+    """
+    Find source and level, and the text, in what another process wrote about an event.
+    """
+    if event.startswith("{"):
+        try:
+            record = json.loads(event)
+        except (ValueError, RecursionError):
+            return "-", event
+        if record.get("event") != "log":
+            return SYSTEM, event
+        return str(record.get("system", "-")), str(record.get("message", ""))
+    stamped = _STAMPED.fullmatch(event)
+    return (stamped[1], stamped[2]) if stamped else ("-", event)
 
 
 def _level(system: str) -> Any:

@@ -14,9 +14,7 @@ supervisor itself is killed, each worker sees its descriptor 0 end, finishes its
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +37,7 @@ from kmsproto.service.journal import Journal
 from kmsproto.service.listener import Listener
 from kmsproto.service.logs import JournalledService, relay
 from kmsproto.service.sharing import open_shared
+from kmsproto.service.signals import HangUp
 from kmsproto.service.startup import StartupError
 from kmsproto.service.workers import Worker
 
@@ -103,6 +102,7 @@ class SupervisorService(JournalledService):
     @param command: How to run one.
     @param document: Makes what a worker is handed at its start, of its number.
     @param patience: Seconds that the workers have to finish when the service stops.
+    @param reload: Reads the settings anew, and tells whether they could be used; C{document} is made of them then.
     @param journal: What to offer to the application as its log, if anything.
     """
 
@@ -117,6 +117,7 @@ class SupervisorService(JournalledService):
         command: Command,
         document: Callable[[int], bytes],
         patience: float,
+        reload: Callable[[], bool],
         journal: Journal | None = None,
     ) -> None:
         self.setName("kms")  # type: ignore[no-untyped-call]
@@ -127,7 +128,8 @@ class SupervisorService(JournalledService):
         self._listener = Listener(endpoints, self._log)
         self._count = len(endpoints)
         self._sockets: list[int] = []
-        self._handler: Any = None
+        self._reload = reload
+        self._hang_up = HangUp(reactor, self.hang_up)
         self._started = False
         #: The workers.
         self.workers = [
@@ -183,23 +185,23 @@ class SupervisorService(JournalledService):
         def stopped(_: object) -> None:
             if killing.active():
                 killing.cancel()
-            self._forward_no_more()
+            self._hang_up.give_back()
 
         return DeferredList(ends).addCallback(stopped)
 
     def hang_up(self) -> None:
         """
-        Forward SIGHUP.
+        Read the settings anew, and hand them to the workers.
         """
-        self._log.info("received SIGHUP, forwarding it to the workers")
-        for worker in self.workers:
-            worker.signal(signal.SIGHUP)
+        if self._reload():
+            for worker in self.workers:
+                worker.hand_over()
 
     def _start_workers(self) -> None:
         if self._started or not self.running:
             return
         self._started = True
-        self._forward()
+        self._hang_up.take()
         for worker in self.workers:
             worker.start()
 
@@ -223,18 +225,3 @@ class SupervisorService(JournalledService):
             childFDs=descriptors,
         )
         return process
-
-    def _forward(self) -> None:
-        """
-        Take SIGHUP, unless it has another meaning in this process or is ignored by the operator's wish.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            self._handler = lambda *_: self._reactor.callFromThread(self.hang_up)
-            signal.signal(signal.SIGHUP, self._handler)
-
-    def _forward_no_more(self) -> None:
-        handler, self._handler = self._handler, None
-        if handler is not None and signal.getsignal(signal.SIGHUP) is handler:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,78 +23,150 @@ from twisted.python.usage import UsageError
 
 from kmsproto import __version__
 from kmsproto.errors import KMSProtoError
-from kmsproto.kms.catalog import load_catalog
+from kmsproto.kms.counts import ClientCounts
 from kmsproto.kms.epid import Installation
+from kmsproto.kms.host import DEFAULT_HOST_BUILD
 from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.activation import KMS_PORT
-from kmsproto.net.listening import BothFamiliesEndpoint
+from kmsproto.net.interfaces import private_addresses
+from kmsproto.net.listening import AddressEndpoint, BothFamiliesEndpoint, parse_listen
+from kmsproto.net.proxied import ProxiedEndpoint
 from kmsproto.net.quoting import quote, tolerate
 from kmsproto.service.handover import Handover
-from kmsproto.service.hosting import group_seed, make_factory, make_host
+from kmsproto.service.hosting import (
+    DRAWN_LENGTH,
+    LISTEN_PRIVATE,
+    Site,
+    change_factory,
+    group_seed,
+    make_catalog,
+    make_counts,
+    make_factory,
+    make_site,
+    read_catalog,
+)
 from kmsproto.service.installation import StateError, StateUnusableError, load_installation
+from kmsproto.service.kinds import ENDPOINT, FILE, SettingError
 from kmsproto.service.listener import HostService
 from kmsproto.service.logs import open_journal
-from kmsproto.service.settings import (
-    SETTINGS,
-    Setting,
-    SettingError,
-    check_common_view,
-    default_state_directory,
-)
+from kmsproto.service.reloading import Reloader
+from kmsproto.service.settings import BY_NAME, SETTINGS, Setting
+from kmsproto.service.signals import HangUp
+from kmsproto.service.sources import Effective, Given, gather
 from kmsproto.service.startup import StartupError
 from kmsproto.service.supervisor import Command, SupervisorService, reactor_module
+from kmsproto.service.vlmcsd import FOREIGN, SHORTHAND, Row
 
 _log = Logger()
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
-def _read(setting: Setting, text: str) -> Any:
+def _option(setting: Setting) -> Callable[[Any, str], None]:
     """
-    @raise UsageError: If the value is not allowed.
-    """
-    try:
-        return setting.value(text)
-    except SettingError as error:
-        raise UsageError(str(error)) from error
-
-
-def _repeatable(setting: Setting) -> Callable[[Any, str], None]:
-    """
-    Make the option of a setting that may be given more than once.
+    Make the option of a setting that takes a value.
     """
 
     def option(self: Any, text: str) -> None:
-        self[setting.name].append(_read(setting, text))
+        self.take(setting, text, f"--{setting.name}")
 
-    # This is where usage.Options takes the help of such an option from.
-    option.__doc__ = setting.help
+    # This is where usage.Options takes the help of an option from.
+    option.__doc__ = _help(setting)
     return option
+
+
+def _switch(setting: Setting) -> Callable[[Any], None]:
+    """
+    Make the option of a setting that takes none.
+    """
+
+    def option(self: Any) -> None:
+        self.take(setting, "on", f"--{setting.name}")
+
+    option.__doc__ = _help(setting)
+    return option
+
+
+def _shorthand(row: Row) -> Callable[[Any], None]:
+    """
+    Make a letter that stands for a setting and its value.
+    """
+
+    def option(self: Any) -> None:
+        self.take(BY_NAME[row.setting], row.text, row.option)
+
+    option.__doc__ = f"The same as --{row.setting} {row.text}."
+    return option
+
+
+def _foreign(row: Row) -> Callable[..., None]:
+    """
+    Make an option of vlmcsd that belongs to twistd.
+    """
+    message = f"{row.option} is an option of vlmcsd; use {row.instead}"
+
+    def with_value(self: Any, text: str) -> None:
+        raise UsageError(message)
+
+    def without_value(self: Any) -> None:
+        raise UsageError(message)
+
+    option = with_value if row.sample else without_value
+    option.__doc__ = f"Not here: {row.instead}."
+    return option
+
+
+def _help(setting: Setting) -> str:
+    return (
+        setting.help if setting.default is None else f"{setting.help} [default: {setting.default}]"
+    )
 
 
 class Options(UsageOptions):
     """
     The options of C{twistd kms}.
+
+    @ivar effective: The settings in force, once the command line is parsed; the options themselves are their values.
+    @cvar environment: The variables of the environment.
     """
 
+    environment: ClassVar[Mapping[str, str]] = os.environ
     synopsis = "[options]"
     longdesc = (
         "A KMS (Key Management Service) host: it answers the activation requests of volume-licensed Windows and"
         " Office clients on this network. It grants no licence; whoever runs it must own the volume licences for the"
         " products it activates. Without options it listens on TCP port 1688 and answers private addresses only."
-        " Daemonizing, logging, pidfile, user and group are options of twistd itself, before the word kms."
+        " Settings can also stand in a file (--config) and in variables of the environment (KMSPROTO_...); kmsproto"
+        " config prints what holds. Daemonizing, logging, pidfile, user and group are options of twistd itself,"
+        " before the word kms."
     )
-    optFlags: ClassVar = [[each.name, each.short, each.help] for each in SETTINGS if each.flag]
-    optParameters: ClassVar = [
-        [each.name, each.short, each.default, each.help]
-        for each in SETTINGS
-        if not each.flag and not each.repeatable
-    ]
 
     def __init__(self) -> None:
+        self.given: dict[str, Given] = {}
         super().__init__()  # type: ignore[no-untyped-call]
-        self["endpoint"] = []
+        self.effective: Effective
 
-    opt_endpoint = _repeatable(_BY_NAME["endpoint"])
+    def opt_version(self) -> None:
+        """
+        Tell the version and end.
+        """
+        sys.stdout.write(f"kmsproto, version {__version__} (cipher: {IMPLEMENTATION})\n")
+        sys.exit(0)
+
+    def take(self, setting: Setting, text: str, where: str) -> None:
+        """
+        Take a value of the command line; of a setting that has one value the last one counts.
+
+        @param where: The option that gave it.
+        @raise UsageError: If it is not allowed.
+        """
+        try:
+            setting.value(text, where)
+        except SettingError as error:
+            raise UsageError(str(error)) from error
+        if setting.kind is FILE:
+            # It is read again at each reload, when the working directory may be another.
+            text = os.path.abspath(text)
+        before = self.given[setting.name].texts if setting.name in self.given else ()
+        self.given[setting.name] = Given((*before, text) if setting.repeatable else (text,), where)
 
     def parseOptions(self, options: Any = None) -> None:
         """
@@ -111,24 +184,45 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """
-        Read the values.
+        Find out what holds.
 
-        @raise UsageError: If one is not allowed, or not together with others.
+        @raise UsageError: If a value is not allowed, or not together with others, or a file cannot be used.
         """
-        for setting in SETTINGS:
-            given = self[setting.name]
-            if setting.flag:
-                self[setting.name] = bool(given)
-            elif isinstance(given, str):
-                self[setting.name] = _read(setting, given)
-        if self["port"] is None and not self["endpoint"]:
-            self["port"] = KMS_PORT
-        if self["state-directory"] is None:
-            self["state-directory"] = default_state_directory(os.environ, os.geteuid())
         try:
-            check_common_view(self, self["workers"])
-        except SettingError as error:
+            self.effective = self.gather()
+        except KMSProtoError as error:
             raise UsageError(str(error)) from error
+        self.update(self.effective)
+
+    def gather(self) -> Effective:
+        """
+        Find out what holds now: a file may have changed.
+
+        @raise SettingError: If a value is not allowed.
+        @raise ConfigurationError: If a file cannot be used.
+        """
+        return gather(self.given, self.environment, os.geteuid())
+
+
+def _add_options() -> None:
+    """
+    Give L{Options} a method for each setting, as C{usage.Options} wants it.
+    """
+    for setting in SETTINGS:
+        option = _switch(setting) if setting.flag else _option(setting)
+        name = setting.name.replace("-", "_")
+        setattr(Options, f"opt_{name}", option)
+        if setting.short:
+            setattr(Options, f"opt_{setting.short}", option)
+    for letter, row in SHORTHAND.items():
+        if letter != BY_NAME[row.setting].short:
+            setattr(Options, f"opt_{letter}", _shorthand(row))
+    for letter, row in FOREIGN.items():
+        setattr(Options, f"opt_{letter}", _foreign(row))
+    Options.opt_V = Options.opt_version  # type: ignore[attr-defined]
+
+
+_add_options()
 
 
 def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
@@ -143,20 +237,22 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     # Where twistd logs to in the foreground; a name that the terminal has no characters for must not cost the line.
     tolerate(sys.stdout)
     twistd = getattr(options, "parent", None)
-    workers = options["workers"]
+    settings = options.effective
+    workers = settings["workers"]
     if workers > 1:
         _check_surroundings(twistd)
     try:
-        catalog = load_catalog()
-        installation = _installation(options["state-directory"])
-        endpoints = _endpoints(options, reactor)
-        host = make_host(options, catalog, installation)
-        journal = open_journal(twistd, reactor)
+        installation = _installation(settings["state-directory"])
+        endpoints = _endpoints(settings, reactor)
+        founding = Founding(installation)
+        site = founding.site(settings)
+        journal = open_journal(
+            twistd, reactor, log_format=settings["log-format"], timestamps=settings["timestamps"]
+        )
     except KMSProtoError as error:
         raise StartupError(str(error)) from error
     factory = make_factory(
-        options,
-        host,
+        site,
         reactor,
         group_seed=group_seed(os.urandom),
         journal=journal.write if journal is not None else None,
@@ -165,14 +261,26 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         "starting version={version} host_build={host_build} products={products} cipher={cipher} workers={workers}"
         " state={state}",
         version=__version__,
-        host_build=options["host-build"],
-        products=len(catalog.skus),
+        host_build=settings["host-build"] or DEFAULT_HOST_BUILD,
+        products=len(site.host.catalog.skus),
         cipher=quote(IMPLEMENTATION),
         workers=workers,
-        state=quote(str(options["state-directory"])),
+        state=quote(str(settings["state-directory"])),
     )
+    for warning in (*settings.warnings, *site.warnings):
+        _log.warn("{remark}", remark=warning)
+    reloader = Reloader(
+        settings, options.gather, founding.site, lambda site, _: change_factory(factory, site)
+    )
+    tolerant = settings["exit-level"] == "tolerant"
     if workers == 1:
-        return HostService(factory, endpoints, journal)
+        return HostService(
+            factory,
+            endpoints,
+            journal,
+            tolerate_failures=tolerant,
+            hang_up=HangUp(reactor, reloader.reload),
+        )
     module = reactor_module(reactor)
 
     def document(worker: int) -> bytes:
@@ -183,7 +291,9 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
             sockets=len(endpoints),
             group_seed=group_seed(os.urandom, worker, workers),
             installation=installation,
-            settings=options,
+            settings=reloader.settings,
+            catalog_file=founding.catalog_file,
+            drawn=founding.drawn,
         ).encode()
 
     return SupervisorService(
@@ -194,8 +304,46 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         document=document,
         # The factory here serves nobody, but knows the limits of those that do.
         patience=factory.limits.drain_timeout + factory.limits.linger_timeout,
+        reload=reloader.reload,
         journal=journal,
     )
+
+
+class Founding:
+    """
+    Makes sites, at the start and at every reload.
+
+    @param installation: What makes this host the same host at every start.
+    @ivar catalog_file: The file of products, as it was read for the last site.
+    @ivar drawn: Random bytes for what is new at every start.
+    """
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._counts: ClientCounts | None = None
+        self.catalog_file: bytes | None = None
+        self.drawn = os.urandom(DRAWN_LENGTH)
+
+    def site(self, settings: Mapping[str, Any]) -> Site:
+        """
+        Make a site; the clients that were counted before still count.
+
+        @raise KMSProtoError: If it cannot be made of these settings.
+        """
+        file = read_catalog(settings)
+        catalog = make_catalog(settings, file)
+        now = time.time()
+        counts = self._counts or make_counts(settings)
+        site = make_site(
+            settings,
+            self._installation,
+            catalog=catalog,
+            counts=counts,
+            drawn=self.drawn,
+            today=datetime.fromtimestamp(now, UTC).date(),
+        )
+        self._counts, self.catalog_file = counts, file
+        return site
 
 
 def _check_surroundings(twistd: Any) -> None:
@@ -220,19 +368,30 @@ def _installation(directory: Path) -> Installation:
         raise StateError(f"{error}; choose another with --state-directory") from error
 
 
-def _endpoints(options: Options, reactor: Any) -> list[IStreamServerEndpoint]:
+def _endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
     """
     Make the endpoints.
 
-    @raise SettingError: If a description is not one of a server endpoint.
+    @raise SettingError: If a description is not one of a server endpoint, or no address is left to listen on.
     """
-    endpoints: list[IStreamServerEndpoint] = []
-    if options["port"] is not None:
-        endpoints.append(BothFamiliesEndpoint(reactor, options["port"]))
-    for description in options["endpoint"]:
+    port, free = settings["port"], settings["free-bind"]
+    addresses = [
+        parse_listen(text, KMS_PORT if port is None else port) for text in settings["listen"]
+    ]
+    private_only = settings["public-ip-protection"] & LISTEN_PRIVATE
+    if private_only and not addresses and port is not None:
+        addresses = [(address, port) for address in private_addresses()]
+    endpoints: list[IStreamServerEndpoint] = [
+        AddressEndpoint(reactor, *address, free_bind=free) for address in addresses
+    ]
+    if port is not None and not endpoints:
+        endpoints.append(BothFamiliesEndpoint(reactor, port))
+    for description in settings["endpoint"]:
         try:
-            endpoints.append(serverFromString(reactor, description))
+            endpoint = serverFromString(reactor, description)
         except Exception as error:
-            problem = f"{_BY_NAME['endpoint'].kind.allowed}: {error}"
-            raise SettingError("endpoint", description, problem) from error
+            problem = f"{ENDPOINT.allowed}: {error}"
+            raise SettingError("--endpoint", description, problem) from error
+        is_proxied = description.startswith("haproxy:")
+        endpoints.append(ProxiedEndpoint(endpoint) if is_proxied else endpoint)
     return endpoints

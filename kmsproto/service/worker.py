@@ -16,7 +16,9 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -28,7 +30,9 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from kmsproto import __version__
-from kmsproto.kms.catalog import load_catalog
+from kmsproto.errors import KMSProtoError
+from kmsproto.net.quoting import quote
+from kmsproto.service.forms import choose_form
 from kmsproto.service.handover import (
     CLOSED,
     DOCUMENT_DESCRIPTOR,
@@ -39,7 +43,13 @@ from kmsproto.service.handover import (
     Handover,
     HandoverError,
 )
-from kmsproto.service.hosting import make_factory, make_host
+from kmsproto.service.hosting import (
+    Site,
+    change_factory,
+    make_catalog,
+    make_factory,
+    make_site,
+)
 from kmsproto.service.journal import Journal
 from kmsproto.service.listener import allow_descriptors
 from kmsproto.service.sharing import adopt
@@ -56,11 +66,14 @@ class Lifeline(FileDescriptor):
 
     @param reactor: The reactor.
     @param descriptor: The descriptor.
+    @param take: Takes each document that comes: a line.
     """
 
-    def __init__(self, reactor: Any, descriptor: int) -> None:
+    def __init__(self, reactor: Any, descriptor: int, take: Callable[[bytes], None]) -> None:
         super().__init__(reactor)
         self._descriptor = descriptor
+        self._take = take
+        self._buffer = b""
         self.connected = True
         #: Fires when the supervisor is gone.
         self.cut: Deferred[None] = Deferred()
@@ -73,9 +86,15 @@ class Lifeline(FileDescriptor):
 
     def doRead(self) -> Any:
         """
-        Notice the end; nothing else is expected here.
+        Read documents, and notice the end.
         """
-        return None if os.read(self._descriptor, 4096) else CONNECTION_DONE
+        chunk = os.read(self._descriptor, 65536)
+        if not chunk:
+            return CONNECTION_DONE
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            self._take(line + b"\n")
+        return None
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -102,11 +121,20 @@ class WorkerHost:
         self._ending = False
         self._ports: list[IListeningPort] = []
         self.factory = make_factory(
-            handover.settings,
-            make_host(handover.settings, load_catalog(), handover.installation),
+            self._site(handover),
             reactor,
             group_seed=handover.group_seed,
             journal=journal.write,
+        )
+
+    def _site(self, handover: Handover) -> Site:
+        return make_site(
+            handover.settings,
+            handover.installation,
+            catalog=make_catalog(handover.settings, handover.catalog_file),
+            counts=None,
+            drawn=handover.drawn,
+            today=datetime.fromtimestamp(self._reactor.seconds(), UTC).date(),
         )
 
     def start(self) -> None:
@@ -137,14 +165,24 @@ class WorkerHost:
             self._ending = True
             self._reactor.stop()
 
-    def hang_up(self) -> None:
+    def take(self, line: bytes) -> None:
         """
-        Take SIGHUP: the settings of a host that runs do not change, so there is nothing to do.
+        Take another document: the settings have changed.
+
+        The supervisor has made the same of it before, so only a mistake of ours can be wrong with it.
         """
+        try:
+            handover = Handover.decode(line, __version__)
+            change_factory(self.factory, self._site(handover))
+        except KMSProtoError as error:
+            self._log.error(
+                "not reloaded worker={number}: {problem}",
+                number=self._handover.worker,
+                problem=quote(str(error)),
+            )
+            return
         self._log.info(
-            "received SIGHUP worker={number} pid={pid}: nothing to reload",
-            number=self._handover.worker,
-            pid=os.getpid(),
+            "reloaded worker={number} pid={pid}", number=handover.worker, pid=os.getpid()
         )
 
 
@@ -175,10 +213,11 @@ def main() -> None:
     """
     Serve until told to end.
     """
-    # A new file is the supervisor's affair too, and whoever asks for one may ask all processes of a service.
-    for not_for_workers in (signal.SIGINT, signal.SIGUSR1):
+    # A new file of the log and new settings are the supervisor's affair, and whoever asks for them may ask all
+    # processes of a service.
+    for not_for_workers in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(not_for_workers, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGUSR1})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
     line = read_document(DOCUMENT_DESCRIPTOR)
     if not line:
         # The supervisor was gone before it could say anything.
@@ -190,7 +229,9 @@ def main() -> None:
     import_module(handover.reactor).install()
     from twisted.internet import reactor
 
-    journal = Journal(DescriptorSink(LOG_DESCRIPTOR), reactor)
+    settings = handover.settings
+    form = choose_form(settings["log-format"], timestamps=settings["timestamps"])
+    journal = Journal(DescriptorSink(LOG_DESCRIPTOR), reactor, form=form)
     _widen(LOG_DESCRIPTOR)
     globalLogBeginner.beginLoggingTo([journal])
     _serve(WorkerHost(handover, reactor, journal), reactor)
@@ -204,14 +245,12 @@ def _serve(host: WorkerHost, reactor: Any) -> None:
 
     def take_signals() -> None:
         signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(host.end))
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(host.hang_up))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     host.start()
     # In the place of those of the reactor: it takes a second SIGTERM for a mistake, and service managers send one to
     # every process of a service while the supervisor sends its own.
     reactor.callWhenRunning(take_signals)
-    lifeline = Lifeline(reactor, DOCUMENT_DESCRIPTOR)
+    lifeline = Lifeline(reactor, DOCUMENT_DESCRIPTOR, host.take)
     lifeline.cut.addCallback(lambda _: host.end())
     reactor.callWhenRunning(lifeline.startReading)
     reactor.callWhenRunning(report, READY)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
@@ -148,12 +148,12 @@ class Worker:
         self._process = process
         process.hand_over(self.document())
 
-    def signal(self, number: int) -> None:
+    def hand_over(self) -> None:
         """
-        Send a signal, if there is a process.
+        Hand over what holds now, if there is a process.
         """
         if self._process is not None:
-            self._process.signal(number)
+            self._process.hand_over(self.document())
 
     def stop(self) -> Stopping:
         """
@@ -259,7 +259,9 @@ class _WorkerProcess(ProcessProtocol):
         """
         Tell the process how to serve.
         """
-        self.transport.writeToChild(DOCUMENT_DESCRIPTOR, document)
+        # A process that is at its end has closed the pipe.
+        with suppress(KeyError):
+            self.transport.writeToChild(DOCUMENT_DESCRIPTOR, document)
 
     def signal(self, number: int) -> None:
         """

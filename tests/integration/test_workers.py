@@ -324,11 +324,11 @@ class SupervisionTests(WorkersCase):
 
     def test_hang_up(self) -> None:
         """
-        SIGHUP to the supervisor reaches each worker, and nobody ends of it.
+        SIGHUP to the supervisor hands the settings to each worker, and nobody ends of it.
         """
         host, port, pids = self.pair()
         host.process.send_signal(signal.SIGHUP)
-        heard = {int(host.wait_for(r"received SIGHUP worker=\d+ pid=(\d+)")[1]) for _ in pids}
+        heard = {int(host.wait_for(r"reloaded worker=\d+ pid=(\d+)")[1]) for _ in pids}
         self.assertEqual(heard, set(pids.values()))
         ask_and_leave(self.connect(port))
         self.assertNotIn("ended worker=", host.said)

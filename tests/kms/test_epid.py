@@ -20,6 +20,7 @@ from kmsproto.kms.epid import (
     Installation,
     derive_epid,
     derive_hardware_id,
+    pick,
 )
 
 GROUP = CSVLK(
@@ -281,3 +282,36 @@ class DerivationTests(SynchronousTestCase):
             str(error),
             "host build 7601 (Windows 7) is too old for a host key of group 'Lab' (Lab keys)",
         )
+
+
+class PickTests(SynchronousTestCase):
+    """
+    A choice that an installation makes.
+    """
+
+    def test_stable(self) -> None:
+        """
+        What an installation picks for a purpose it picks for ever; for another purpose it may pick something else.
+        """
+        installation = Installation(bytes(range(16)), date(2025, 1, 1))
+        picks = [pick(installation, purpose, range(1000)) for purpose in ("build", "locale")]
+        self.assertEqual(picks, [138, 439])
+
+    def test_unbiased(self) -> None:
+        """
+        Each of the choices is equally likely.
+        """
+        counts = Counter(
+            pick(Installation(n.to_bytes(16, "big"), date(2025, 1, 1)), "build", "abcde")
+            for n in range(5000)
+        )
+        self.assertEqual(set(counts), set("abcde"))
+        for count in counts.values():
+            self.assertLess(abs(count - 1000), 170)
+
+    @given(installations, st.integers(0, 0xFFFFF))
+    def test_single(self, installation: Installation, choice: int) -> None:
+        """
+        Of one thing that one is picked.
+        """
+        self.assertEqual(pick(installation, "build", [choice]), choice)

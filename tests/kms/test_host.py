@@ -14,27 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.errors import CatalogError, KMSProtoError, LocalProtocolError
-from kmsproto.kms.catalog import Catalog, load_catalog
+from kmsproto.errors import LocalProtocolError
+from kmsproto.kms.catalog import CSVLK, Catalog, load_catalog
 from kmsproto.kms.envelopes import OpenedRequest, open_response, seal_request
-from kmsproto.kms.epid import (
-    EPIDError,
-    ExtendedPID,
-    Installation,
-    derive_epid,
-    derive_hardware_id,
-)
-from kmsproto.kms.host import (
-    DEFAULT_HOST_BUILD,
-    DEFAULT_LCID,
-    ENTROPY_POOL,
-    Answer,
-    Host,
-    HostIdentity,
-    host_builds,
-    pooled,
-)
+from kmsproto.kms.epid import ExtendedPID
+from kmsproto.kms.host import ENTROPY_POOL, Answer, Host, HostIdentity, pooled
 from kmsproto.kms.hresults import HResult
+from kmsproto.kms.identity import DRAWN_PER_ANSWER, Override, make_identity
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer, Policy, charged
 from kmsproto.kms.requests import make_request
@@ -98,109 +84,6 @@ class CountingEntropy:
         self.asked.append(length)
         self.given.append(self._source(length))
         return self.given[-1]
-
-
-class HostIdentityTests(SynchronousTestCase):
-    """
-    What a host says of itself.
-    """
-
-    def test_epids(self) -> None:
-        """
-        Each key group that answers for a KMS id has the ePID that is derived for it.
-        """
-        build = CATALOG.host_build(DEFAULT_HOST_BUILD)
-        for kms_id in (*CATALOG.kms_ids, UNKNOWN):
-            csvlk = CATALOG.csvlk_for(kms_id)
-            expected = derive_epid(INSTALLATION, csvlk, build, DEFAULT_LCID)
-            self.assertEqual(IDENTITY.epid(csvlk.key), str(expected))
-            self.assertEqual(ExtendedPID.parse(IDENTITY.epid(csvlk.key)).group_id, csvlk.group_id)
-
-    def test_first_key_group(self) -> None:
-        """
-        The first key group has an ePID even if no known KMS id is its own, for unknown ones are.
-        """
-        key = "first"
-        first = replace(CATALOG.csvlks["Windows"], key=key, group_id=4242)
-        catalog = Catalog(
-            "test",
-            CATALOG.applications.values(),
-            CATALOG.kms_ids.values(),
-            CATALOG.skus.values(),
-            [first, *CATALOG.csvlks.values()],
-            CATALOG.host_builds.values(),
-        )
-        payload, opened = sealed(kms_id=UNKNOWN)
-        answer = make_host(catalog=catalog).answer(payload, PEER, NOW)
-        epid = open_response(answer.payload, opened).body.epid
-        self.assertEqual(epid, HostIdentity(catalog, INSTALLATION).epid(key))
-        self.assertEqual(ExtendedPID.parse(epid).group_id, 4242)
-
-    def test_defaults(self) -> None:
-        """
-        By default a host presents itself as Windows Server 2025 in English.
-        """
-        self.assertEqual((DEFAULT_HOST_BUILD, DEFAULT_LCID), (26100, 1033))
-        pid = ExtendedPID.parse(IDENTITY.epid("Windows"))
-        self.assertEqual((pid.build, pid.lcid), (26100, 1033))
-
-    def test_build_and_locale(self) -> None:
-        """
-        The build and the locale can be chosen.
-        """
-        identity = HostIdentity(CATALOG, INSTALLATION, host_build=20348, lcid=1031)
-        for key in ("Windows", "Office2013"):
-            pid = ExtendedPID.parse(identity.epid(key))
-            self.assertEqual((pid.build, pid.lcid), (20348, 1031))
-            self.assertEqual(pid.platform_id, CATALOG.host_build(20348).platform_id)
-
-    def test_stable(self) -> None:
-        """
-        The same installation has the same identity at every start, and another has another.
-        """
-        again = HostIdentity(CATALOG, Installation(INSTALLATION.identifier, INSTALLATION.created))
-        other = HostIdentity(CATALOG, Installation(bytes(16), date(2026, 1, 1)))
-        self.assertEqual(again.hardware_id, IDENTITY.hardware_id)
-        self.assertNotEqual(other.hardware_id, IDENTITY.hardware_id)
-        for kms_id in CATALOG.kms_ids:
-            key = CATALOG.csvlk_for(kms_id).key
-            self.assertEqual(again.epid(key), IDENTITY.epid(key))
-            self.assertNotEqual(other.epid(key), IDENTITY.epid(key))
-
-    def test_hardware_id(self) -> None:
-        """
-        The hardware id is that of the installation, whatever build is presented.
-        """
-        self.assertEqual(IDENTITY.hardware_id, derive_hardware_id(INSTALLATION))
-        self.assertEqual(len(IDENTITY.hardware_id), 8)
-        other = HostIdentity(CATALOG, INSTALLATION, host_build=20348)
-        self.assertEqual(other.hardware_id, IDENTITY.hardware_id)
-
-    def test_unknown_build(self) -> None:
-        """
-        A build that the catalogue does not have cannot be presented.
-        """
-        for build in (0, -1, 26101):
-            error = self.assertRaises(
-                CatalogError, HostIdentity, CATALOG, INSTALLATION, host_build=build
-            )
-            self.assertIsInstance(error, KMSProtoError)
-
-    def test_too_old_build(self) -> None:
-        """
-        A build that cannot host a key group that answers for a KMS id cannot be presented.
-        """
-        windows = CATALOG.csvlks["Windows"]
-        for build in windows.invalid_host_builds:
-            self.assertRaises(EPIDError, HostIdentity, CATALOG, INSTALLATION, host_build=build)
-        self.assertIn(9600, windows.invalid_host_builds)
-
-    def test_impossible_locale(self) -> None:
-        """
-        A locale id of more than 20 bits cannot be presented.
-        """
-        for lcid in (-1, 0x100000):
-            self.assertRaises(EPIDError, HostIdentity, CATALOG, INSTALLATION, lcid=lcid)
 
 
 class AnswerTests(SynchronousTestCase):
@@ -337,6 +220,89 @@ class AnswerTests(SynchronousTestCase):
             epid = open_response(answer.payload, opened).body.epid
             self.assertEqual(epid, IDENTITY.epid(next(iter(CATALOG.csvlks))))
 
+    def test_first_key_group(self) -> None:
+        """
+        The first key group has an ePID even if no known KMS id is its own, for unknown ones are.
+        """
+        key = "first"
+        first = replace(CATALOG.csvlks["Windows"], key=key, group_id=4242)
+        catalog = Catalog(
+            "test",
+            CATALOG.applications.values(),
+            CATALOG.kms_ids.values(),
+            CATALOG.skus.values(),
+            [first, *CATALOG.csvlks.values()],
+            CATALOG.host_builds.values(),
+        )
+        payload, opened = sealed(kms_id=UNKNOWN)
+        answer = make_host(catalog=catalog).answer(payload, PEER, NOW)
+        epid = open_response(answer.payload, opened).body.epid
+        self.assertEqual(epid, HostIdentity(catalog, INSTALLATION).epid(key))
+        self.assertEqual(ExtendedPID.parse(epid).group_id, 4242)
+
+    def test_hardware_id_by_kms_id(self) -> None:
+        """
+        A product whose key group has a hardware id of its own is answered with that, the others with the host's.
+        """
+        own = bytes(range(8))
+        identity = HostIdentity(
+            CATALOG, INSTALLATION, overrides=[Override("Office2013", "an office", own)]
+        )
+        host = Host(CATALOG, identity, charged(CATALOG), fixed_entropy())
+        for kms_id, expected in (
+            (OFFICE_2013, ("an office", own)),
+            (REQUEST.kms_id, (IDENTITY.epid("Windows"), IDENTITY.hardware_id)),
+            (OFFICE_2013, ("an office", own)),
+        ):
+            payload, opened = sealed(kms_id=kms_id)
+            response = open_response(host.answer(payload, PEER, NOW).payload, opened)
+            self.assertEqual((response.body.epid, response.hardware_id), expected)
+
+    def test_asked_once(self) -> None:
+        """
+        A host asks its identity once for each product, unless the identity varies: then for every answer.
+        """
+        for varies, expected in ((False, 2), (True, 6)):
+            asked: list[str] = []
+
+            def choose(csvlk: CSVLK, asked: list[str] = asked) -> str:
+                asked.append(csvlk.key)
+                return f"{csvlk.key} {len(asked)}"
+
+            identity = HostIdentity(CATALOG, INSTALLATION, choose=choose, varies=varies)
+            host = Host(CATALOG, identity, charged(CATALOG), fixed_entropy())
+            asked.clear()
+            said = set()
+            for _ in range(3):
+                for kms_id in (OFFICE_2013, REQUEST.kms_id):
+                    payload, opened = sealed(kms_id=kms_id)
+                    answer = host.answer(payload, PEER, NOW)
+                    said.add(open_response(answer.payload, opened).body.epid)
+            self.assertEqual(len(said), expected)
+            self.assertEqual(len(asked), 6 if varies else 0)
+
+    def test_nothing_remembered(self) -> None:
+        """
+        A host whose identity varies is as content with the thousandth answer as with the first.
+        """
+        identity = make_identity(
+            CATALOG,
+            INSTALLATION,
+            mode=DRAWN_PER_ANSWER,
+            host_build=None,
+            lcid=None,
+            ndr64=True,
+            overrides=[],
+            entropy=fixed_entropy(),
+            today=date(2026, 1, 1),
+        )
+        host = Host(CATALOG, identity, charged(CATALOG), fixed_entropy())
+        epids = set()
+        for _ in range(300):
+            payload, opened = sealed()
+            epids.add(open_response(host.answer(payload, PEER, NOW).payload, opened).body.epid)
+        self.assertEqual(len(epids), 300)
+
     def test_epid_is_stable(self) -> None:
         """
         Every answer to one product has the same ePID, whoever asks, when, and in which version.
@@ -421,36 +387,6 @@ class EntropyTests(SynchronousTestCase):
         host.answer(sealed()[0], PEER, NOW)
         host.answer(b"", PEER, NOW)
         self.assertEqual(entropy.asked, [])
-
-
-class HostBuildTests(SynchronousTestCase):
-    """
-    The builds that a host can present.
-    """
-
-    def test_can_host(self) -> None:
-        """
-        Each of them makes an identity; the default is among them, and the newest comes first.
-        """
-        catalog = load_catalog()
-        builds = host_builds(catalog)
-        self.assertIn(DEFAULT_HOST_BUILD, builds)
-        self.assertEqual(builds, sorted(builds, reverse=True))
-        for build in builds:
-            with self.subTest(build=build):
-                HostIdentity(catalog, INSTALLATION, host_build=build)
-
-    def test_others_cannot(self) -> None:
-        """
-        A known host that is older than a key which answers is not among them, and makes no identity.
-        """
-        catalog = load_catalog()
-        for build in catalog.host_builds.values():
-            if build.for_epid and build.build not in host_builds(catalog):
-                with self.subTest(build=build.build):
-                    self.assertRaises(
-                        EPIDError, HostIdentity, catalog, INSTALLATION, host_build=build.build
-                    )
 
 
 class UnsoundPolicyTests(SynchronousTestCase):

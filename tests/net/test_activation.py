@@ -360,7 +360,7 @@ class ShortPathTests(SynchronousTestCase):
             for data in recorded:
                 first.receive_data(data, NOW)
             server = first._rpc._server
-            second = HostConnection(first._host, server, Peer(PEER, 50124), "1688")
+            second = HostConnection(first.host, server, Peer(PEER, 50124), "1688")
             for data in recorded:
                 taken = second.receive_short(data, NOW)
                 self.assertIsNotNone(taken)

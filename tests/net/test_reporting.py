@@ -5,21 +5,25 @@ The lines of a host's log: their fields, and that nobody else can write into the
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.errors import LocalProtocolError
 from kmsproto.kms.host import Answer
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant, Peer
 from kmsproto.net.activation import Closed, Faulted, PolicyFailed
+from kmsproto.net.noise import Suppressed
 from kmsproto.net.quoting import quote
-from kmsproto.net.reporting import Reporter
-from tests.net.wiring import body, catalog
+from kmsproto.net.reporting import LineStyle, Reporter
+from tests.net.wiring import NOW, body, catalog
 
 PEER = Peer("10.0.0.9", 50123)
 
@@ -216,3 +220,175 @@ class ReporterTests(SynchronousTestCase):
         self.assertEqual((end, rest), ("\n", ""))
         self.assertTrue(line.isprintable())
         self.assertEqual(line.count(" count="), 1 + name.count(" count="))
+
+
+GRANTED = Answer(HResult.SUCCESS, b"", body(6, "lab-1"), Grant(50))
+REFUSED = Answer(HResult.PRODUCT_REFUSED, b"", body(6, "lab-1"))
+UNREADABLE = Answer(HResult.INVALID_DATA, problem="a problem")
+FAULTED = Faulted(0x6F7, "a stub")
+
+
+class StyleTests(SynchronousTestCase):
+    """
+    What is written, and how, with a journal and without.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start a clock, and have room for lines and events.
+        """
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.lines: list[str] = []
+        self.events: list[Any] = []
+
+    def reporters(self, **style: Any) -> list[Reporter]:
+        """
+        Make a reporter with a journal, and one without, in a style.
+        """
+        observer: Any = self.events.append
+        return [
+            Reporter(
+                Logger("tests", observer=observer),
+                catalog(),
+                journal,
+                style=LineStyle(**style),
+                clock=self.clock,
+                epid_of=lambda kms_id: f"for {kms_id}",
+            )
+            for journal in (self.lines.append, None)
+        ]
+
+    def written(self, *events: Any, started: float | None = None, **style: Any) -> list[str]:
+        """
+        Report some events in a style, and get the lines, which a journal and an observer have in common.
+        """
+        self.lines.clear()
+        self.events.clear()
+        for reporter in self.reporters(**style):
+            for event in events:
+                reporter.report(PEER, event, started)
+            reporter.turned_away(PEER, "public")
+            reporter.flush()
+        self.assertEqual([formatEvent(event) for event in self.events], self.lines)
+        return list(self.lines)
+
+    def test_quiet(self) -> None:
+        """
+        Where it is quiet, all is written but what is granted.
+        """
+        others = (REFUSED, UNREADABLE, FAULTED, Closed("a reason"))
+        expected = self.written(*others)
+        self.assertEqual(self.written(GRANTED, *others, verbosity="quiet"), expected)
+        for log_format in ("text", "json"):
+            (line,) = self.written(GRANTED, verbosity="quiet", format=log_format)
+            self.assertIn("public", line)
+
+    def test_verbose(self) -> None:
+        """
+        Verbose lines have what the others have, and more.
+        """
+        usual, verbose = self.written(GRANTED), self.written(GRANTED, verbosity="verbose")
+        self.assertTrue(verbose[0].startswith(f"{usual[0]} "))
+        self.assertIn(f' epid="for {body().kms_id}" ', verbose[0])
+        self.assertEqual(verbose[1], usual[1])
+
+    def test_json(self) -> None:
+        """
+        In JSON every line is an object, with all facts however much is written, and with what an answer cost.
+        """
+        events = (GRANTED, REFUSED, UNREADABLE, FAULTED, Closed("a reason"))
+        for verbosity in ("normal", "verbose"):
+            lines = self.written(*events, started=NOW - 1, format="json", verbosity=verbosity)
+            records = [json.loads(line) for line in lines]
+            self.assertEqual(
+                [record["event"] for record in records],
+                ["activation", "refusal", "refusal", "fault", "closed", "turned_away"],
+            )
+            self.assertEqual(records[0]["answer"]["epid"], f"for {body().kms_id}")
+            self.assertEqual([r.get("cost_us") for r in records], 3 * [1_000_000] + 3 * [None])
+
+    def test_masked(self) -> None:
+        """
+        Behind a mask no line has the name or the address, nor has the data of an event.
+        """
+        events = (GRANTED, REFUSED, UNREADABLE, FAULTED, Closed("a reason"))
+        for style in ({}, {"verbosity": "verbose"}, {"format": "json"}, {"verbosity": "quiet"}):
+            self.written(*events, mask=True, **style)
+            for text in (*self.lines, *map(repr, self.events)):
+                self.assertNotIn("lab-1", text)
+                self.assertNotIn(PEER.address, text)
+                self.assertIn("10.0.0.0/24", text)
+        self.events.clear()
+        self.reporters(mask=True)[0].report(PEER, PolicyFailed(RuntimeError("of the policy")))
+        self.assertEqual(
+            formatEvent(self.events[0]), "the policy failed peer=10.0.0.0/24 port=50123"
+        )
+
+    def test_noise(self) -> None:
+        """
+        Of what is about no activation only the first line of an address is written, and the rest summed up; answers
+        are written always.
+        """
+        for reporter in self.reporters(noise_interval=60.0):
+            self.lines.clear()
+            self.events.clear()
+            for _ in range(3):
+                reporter.turned_away(PEER, "public")
+                reporter.report(PEER, FAULTED)
+                reporter.closed(PEER, "timed out")
+                for answer in (REFUSED, UNREADABLE, GRANTED):
+                    reporter.report(PEER, answer)
+            reporter.turned_away(Peer("10.0.0.10", 1), "public")
+            self.clock.advance(60)
+            lines = self.lines or [formatEvent(event) for event in self.events]
+            kinds = [line.partition(" peer=")[0] for line in lines]
+            self.assertEqual(
+                kinds,
+                [
+                    "turned away",
+                    *(3 * ["refused", "refused", "granted"]),
+                    "turned away",
+                    lines[-1],
+                ],
+            )
+            since = "2026-11-14T23:46:40.000Z" if self.lines else "2026-11-14T23:47:40.000Z"
+            self.assertEqual(lines[-1], f"suppressed count=8 addresses=1 since={since}")
+        self.assertEqual(self.events[-1]["suppressed"], Suppressed(8, 1, NOW + 60))
+
+    def test_flush(self) -> None:
+        """
+        What was suppressed is told when a reporter is done with, in the form of its lines.
+        """
+        reporter, _ = self.reporters(noise_interval=60.0, format="json")
+        reporter.turned_away(PEER, "public")
+        reporter.turned_away(PEER, "public")
+        reporter.flush()
+        self.assertEqual(json.loads(self.lines[-1])["event"], "suppressed")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        reporter.flush()
+        self.assertEqual(len(self.lines), 2)
+
+    def test_clock_needed(self) -> None:
+        """
+        What tells the time cannot do without a clock, and says so.
+        """
+        for style in (LineStyle(format="json"), LineStyle(noise_interval=1)):
+            with self.assertRaises(LocalProtocolError) as caught:
+                Reporter(Logger("tests"), catalog(), style=style)
+            self.assertIn("give the reporter a clock", str(caught.exception))
+
+    def test_no_such_style(self) -> None:
+        """
+        A style that does not exist is refused, with those that do.
+        """
+        wrong: Any
+        for wrong, hint in (
+            ({"format": "xml"}, "text, json"),
+            ({"verbosity": "loud"}, "quiet, normal, verbose"),
+            ({"noise_interval": -1}, "from 0 to 86400"),
+            ({"noise_interval": float("nan")}, "from 0 to 86400"),
+        ):
+            with self.assertRaises(LocalProtocolError) as caught:
+                LineStyle(**wrong)
+            self.assertIn(hint, str(caught.exception))

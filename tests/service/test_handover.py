@@ -19,8 +19,13 @@ def handover(**changes: Any) -> Handover:
     """
     Make what a worker could be handed.
     """
-    settings = {name: BY_NAME[name].value(values[0][0]) for name, values in ALLOWED.items()}
-    settings |= DEFAULTS | {"endpoint": ["tcp:1", "unix:x"], "port": None}
+    settings = {}
+    for name, values in ALLOWED.items():
+        value = BY_NAME[name].value(values[0][0])
+        settings[name] = [value] if BY_NAME[name].repeatable else value
+    settings |= DEFAULTS | {"endpoint": ["tcp:1", "unix:x"], "port": None, "host-build": 26100}
+    settings |= {"refuse-all": False, "disconnect-after-call": False, "deny-product": []}
+    settings |= {"mask-peers": False}
     fields: dict[str, Any] = {
         "version": "1.2.3",
         "worker": 2,
@@ -29,6 +34,8 @@ def handover(**changes: Any) -> Handover:
         "group_seed": 2**31 + 5,
         "installation": INSTALLATION,
         "settings": settings,
+        "catalog_file": b"\x00\xff",
+        "drawn": bytes(range(16)),
     }
     return Handover(**fields | changes)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.service.hosting import group_seed
-from kmsproto.service.settings import MAXIMUM_WORKERS
+from kmsproto.service.kinds import MAXIMUM_WORKERS
 
 
 class GroupSeedTests(SynchronousTestCase):

@@ -5,12 +5,14 @@ The log of a service process: nothing is lost, nothing waits for long, and every
 from __future__ import annotations
 
 import io
+import json
 from threading import Thread
 
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, LogPublisher, formatTime, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.service.forms import JSONForm, UntimedForm
 from kmsproto.service.journal import BATCH, KEPT, PATIENCE, Journal
 
 #: 2026-01-01, 00:00 UTC.
@@ -172,6 +174,35 @@ class JournalTests(SynchronousTestCase):
         self.journal.flush()
         self.assertEqual(self.stream.lines(), ["before", "half \\ud800"])
 
+    def test_untimed(self) -> None:
+        """
+        Where times are left out, they are so of every line, and never come back.
+        """
+        journal = Journal(self.stream, self.clock, form=UntimedForm())
+        log = Logger(namespace="somewhere", observer=journal)
+        for _ in range(2):
+            journal.write("line")
+            log.warn("event")
+            self.clock.advance(1)
+        self.assertEqual(
+            self.stream.getvalue(), 2 * "[kmsproto#info] line\n[somewhere#warn] event\n"
+        )
+
+    def test_json(self) -> None:
+        """
+        Where lines are objects, ready ones are written as they are, and all others become objects, in their order.
+        """
+        journal = Journal(self.stream, self.clock, form=JSONForm())
+        log = Logger(namespace="somewhere", observer=journal)
+        objects = [f'{{"time":"x","number":{number}}}' for number in range(2)]
+        journal.write(objects[0])
+        log.warn("event")
+        journal.relay(f"{objects[1]}\nno object\n")
+        first, event, second, other = self.stream.getvalue().splitlines()
+        self.assertEqual([first, second], objects)
+        self.assertEqual(json.loads(event)["message"], "event")
+        self.assertEqual(json.loads(other)["message"], "no object")
+
 
 class FullDiskTests(SynchronousTestCase):
     """
@@ -252,6 +283,19 @@ class FullDiskTests(SynchronousTestCase):
         self.journal.relay("- [-] later\n")
         self.assertEqual(self.stream.lines()[-1], "later")
         self.assertEqual(self.stream.getvalue().count("lost"), 1)
+
+    def test_bounded_json(self) -> None:
+        """
+        The number of lost lines is an object where lines are, also when it had to be offered twice.
+        """
+        journal = Journal(self.stream, self.clock, form=JSONForm())
+        filler = '{"time":"' + KEPT * "y" + '"}'
+        journal.relay(f"{filler}\n")
+        self.make_room(0)
+        journal.relay('{"time":"z"}\n')
+        self.make_room()
+        lost, last = map(json.loads, self.stream.getvalue().splitlines())
+        self.assertEqual((lost["event"], lost["lines"], last), ("lost", 1, {"time": "z"}))
 
     def test_torn(self) -> None:
         """

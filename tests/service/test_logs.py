@@ -17,6 +17,7 @@ from twisted.python.usage import Options
 from twisted.scripts import twistd as twistd_script
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.service.forms import JSONForm
 from kmsproto.service.journal import Journal
 from kmsproto.service.logs import JournalledService, open_journal, relay
 from kmsproto.service.startup import StartupError
@@ -111,6 +112,25 @@ class OpenJournalTests(SynchronousTestCase):
         for options in (None, Options()):
             self.assertIsNone(open_journal(options, self.reactor))
         self.assertEqual(os.listdir(), [])
+
+    def test_form(self) -> None:
+        """
+        The journal has the form that was asked for.
+        """
+        script: Any = twistd_script
+        options = script.ServerOptions()
+        options.parseOptions(["--nodaemon", "kms"])
+        expected = ""
+        for form, start in (
+            ({"timestamps": False}, "[kmsproto#info] line"),
+            ({"log_format": "json"}, "line"),
+        ):
+            journal = open_journal(options, self.reactor, **form)
+            assert journal is not None
+            journal.write("line")
+            journal.flush()
+            expected += f"{start}\n"
+            self.assertEqual(self.stdout.text, expected)
 
     def test_daemon_without_output(self) -> None:
         """
@@ -259,3 +279,31 @@ class RelayTests(SynchronousTestCase):
         A line of another shape, such as the rest of one, is an event as it is.
         """
         self.assertEqual(self.events("half a line\n"), [("info", "-", "half a line")])
+
+    def test_untimed(self) -> None:
+        """
+        Lines without times are taken apart as well.
+        """
+        self.assertEqual(
+            self.events("[a#warn] one\n\ttwo\n[-] three [b#info] x\n"),
+            [("warn", "a#warn", "one\n\ttwo"), ("info", "-", "three [b#info] x")],
+        )
+
+    def test_objects(self) -> None:
+        """
+        Of an object that is an event, level, source and text are those of the event; one about a peer is the text, and
+        what only begins like an object is taken as it is.
+        """
+        event = JSONForm().event({"log_format": "a\nb", "log_system": "x#error"}, 0)
+        peer = '{"time":"x","event":"closed","reason":"{y}"}'
+        self.assertEqual(
+            self.events(f"{event}{peer}\n{{half\n"),
+            [
+                ("error", "x#error", "a\nb"),
+                ("info", "kmsproto#info", peer),
+                ("info", "-", "{half"),
+            ],
+        )
+        self.assertEqual(
+            self.events('{"event":"log"}\n{' + '"a":{' * 50000 + "\n")[0], ("info", "-", "")
+        )

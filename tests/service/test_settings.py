@@ -5,6 +5,7 @@ Every setting: its name, help, default, bounds, and what is said of a value that
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +14,156 @@ from twisted.trial.unittest import SynchronousTestCase
 from kmsproto.errors import KMSProtoError
 from kmsproto.net.activation import KMS_PORT
 from kmsproto.net.server import Limits
+from kmsproto.service.kinds import MAXIMUM_WORKERS, Kind, SettingError, usable_cores
 from kmsproto.service.settings import (
-    MAXIMUM_WORKERS,
+    BY_NAME,
     SETTINGS,
     SYSTEM_STATE_DIRECTORY,
-    Kind,
     Setting,
-    SettingError,
     check_common_view,
     default_state_directory,
-    usable_cores,
 )
-
-BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 #: What each setting that has a default stands for when nobody gives it.
 DEFAULTS: dict[str, object] = {
-    "host-build": 26100,
-    "lcid": 1033,
-    "activation-interval": 120,
-    "renewal-interval": 10080,
-    "ndr64": True,
-    "bind-time-features": True,
-    "idle-timeout": 30.0,
+    "free-bind": False,
+    "exit-level": "strict",
+    "workers": 1,
+    "public-ip-protection": 2,
     "max-connections": 16384,
     "max-connections-per-address": 1024,
-    "workers": 1,
+    "connection-burst": 20,
+    "idle-timeout": 30.0,
+    "activation-interval": 120,
+    "renewal-interval": 10080,
+    "white-listing-level": 0,
+    "check-client-time": False,
+    "maintain-clients": False,
+    "start-empty": False,
+    "randomization-level": "stable",
+    "ndr64": True,
+    "bind-time-features": True,
+    "log-format": "text",
+    "verbosity": "normal",
+    "timestamps": True,
+    "summarize-noise": True,
 }
+
+_ON_OR_OFF: list[tuple[str, object]] = [
+    ("on", True),
+    ("OFF", False),
+    ("1", True),
+    ("0", False),
+    ("yes", True),
+    ("no", False),
+    ("TRUE", True),
+    ("false", False),
+]
+_CONNECTIONS: list[tuple[str, object]] = [("1", 1), ("1000000", 1000000)]
+_INTERVAL: list[tuple[str, object]] = [
+    ("15", 15),
+    ("43200", 43200),
+    ("900s", 15),
+    ("959s", 15),
+    ("90m", 90),
+    ("3h", 180),
+    ("7D", 10080),
+    ("4w", 40320),
+]
 
 #: Texts and the values that they mean.
 ALLOWED: dict[str, list[tuple[str, object]]] = {
+    "config": [("/a", Path("/a"))],
+    "vlmcsd-ini": [("/a b", Path("/a b"))],
     "port": [("0", 0), ("1", 1), ("1688", 1688), ("65535", 65535)],
+    "listen": [("127.0.0.1", "127.0.0.1"), ("[::1]:1688", "[::1]:1688"), ("::1", "::1")],
     "endpoint": [("tcp:1688", "tcp:1688"), ("x", "x")],
+    "free-bind": _ON_OR_OFF,
+    "exit-level": [("0", "tolerant"), ("1", "strict"), ("Strict", "strict")],
+    "workers": [("1", 1), ("256", 256), ("auto", usable_cores()), ("Auto", usable_cores())],
+    "public-ip-protection": [("0", 0), ("3", 3)],
+    "allow-public-peers": _ON_OR_OFF,
+    "allow-shared-address-space": _ON_OR_OFF,
+    "allow": [("10.0.0.0/8", IPv4Network("10.0.0.0/8")), ("::1", IPv6Network("::1/128"))],
+    "deny": [("10.0.0.1", IPv4Network("10.0.0.1/32"))],
+    "max-connections": _CONNECTIONS,
+    "max-connections-per-address": _CONNECTIONS,
+    "connection-rate": [("0.5", 0.5), ("1000000", 1000000.0)],
+    "connection-burst": _CONNECTIONS,
+    "idle-timeout": [("0.001", 0.001), ("1", 1.0), ("86400", 86400.0)],
+    "disconnect-after-call": _ON_OR_OFF,
+    "activation-interval": _INTERVAL,
+    "renewal-interval": _INTERVAL,
+    "white-listing-level": [("0", 0), ("3", 3)],
+    "deny-product": [("7", "7"), ("Windows 10 Pro", "Windows 10 Pro")],
+    "refuse-all": _ON_OR_OFF,
+    "check-client-time": _ON_OR_OFF,
+    "maintain-clients": _ON_OR_OFF,
+    "start-empty": _ON_OR_OFF,
     "state-directory": [("state", Path("state")), ("/var/lib/x y", Path("/var/lib/x y"))],
-    "allow-public-peers": [("on", True), ("off", False)],
-    "allow-shared-address-space": [("on", True), ("off", False)],
+    "randomization-level": [("stable", "stable"), ("0", "0"), ("1", "1"), ("2", "2")],
+    "epid": [("Windows=x", "Windows=x")],
     "host-build": [("1", 1), ("26100", 26100), ("99999", 99999)],
     "lcid": [("1", 1), ("1033", 1033), ("32767", 32767)],
-    "activation-interval": [("15", 15), ("43200", 43200)],
-    "renewal-interval": [("15", 15), ("43200", 43200)],
-    "ndr64": [("on", True), ("OFF", False), ("On", True)],
-    "bind-time-features": [("on", True), ("off", False)],
-    "idle-timeout": [("0.001", 0.001), ("1", 1.0), ("86400", 86400.0)],
-    "max-connections": [("1", 1), ("1000000", 1000000)],
-    "max-connections-per-address": [("1", 1), ("1000000", 1000000)],
-    "workers": [("1", 1), ("256", 256), ("auto", usable_cores()), ("Auto", usable_cores())],
+    "ndr64": _ON_OR_OFF,
+    "bind-time-features": _ON_OR_OFF,
+    "kms-data": [("/a.kmd", Path("/a.kmd"))],
+    "kms-data-only": _ON_OR_OFF,
+    "log-format": [("text", "text"), ("JSON", "json")],
+    "verbosity": [("quiet", "quiet"), ("normal", "normal"), ("verbose", "verbose")],
+    "timestamps": _ON_OR_OFF,
+    "summarize-noise": _ON_OR_OFF,
+    "mask-peers": _ON_OR_OFF,
 }
 
 NUMBERLESS = ["", " ", " 7", "1_0", "x", "1688x", "1.5", "0x10", "1e3", "--"]
+_NEITHER = ["", "2", "on ", "ja"]
+_BEYOND_INTERVAL = ["14", "43201", "0", "899s", "31d", "1y", "9999999999", "1.5h", "h", "", "-15"]
+_BEYOND_LEVEL = ["4", "-1", *NUMBERLESS]
 
 #: Texts that mean nothing.
 FORBIDDEN: dict[str, list[str]] = {
+    "config": ["", "\0"],
+    "vlmcsd-ini": [""],
     "port": ["-1", "65536", "99999999999999999999", *NUMBERLESS],
+    "listen": ["", "x", "127.0.0.1:70000", "[::1", "1.2.3.4:x"],
     "endpoint": [""],
-    "state-directory": [""],
-    "allow-public-peers": ["", "yes", "1"],
-    "allow-shared-address-space": ["", "yes", "1"],
-    "host-build": ["0", "-1", "100000", *NUMBERLESS],
-    "lcid": ["0", "-1", "32768", *NUMBERLESS],
-    "activation-interval": ["14", "43201", "0", *NUMBERLESS],
-    "renewal-interval": ["14", "43201", "0", *NUMBERLESS],
-    "ndr64": ["", "yes", "true", "1", "on "],
-    "bind-time-features": ["", "no", "0"],
-    "idle-timeout": ["0", "-1", "86400.1", "nan", "inf", "-inf", "", "x", "1s"],
+    "free-bind": _NEITHER,
+    "exit-level": ["", "2", "lax"],
+    "workers": ["0", "-1", "257", "auto ", "all", *NUMBERLESS],
+    "public-ip-protection": _BEYOND_LEVEL,
+    "allow-public-peers": _NEITHER,
+    "allow-shared-address-space": _NEITHER,
+    "allow": ["", "x", "10.0.0.1/8", "10.0.0.0/33"],
+    "deny": ["", "::1/129"],
     "max-connections": ["0", "1000001", *NUMBERLESS],
     "max-connections-per-address": ["0", "1000001", *NUMBERLESS],
-    "workers": ["0", "-1", "257", "auto ", "all", *NUMBERLESS],
+    "connection-rate": ["0", "-1", "1000001", "nan", "inf", "", "x"],
+    "connection-burst": ["0", "1000001", *NUMBERLESS],
+    "idle-timeout": ["0", "-1", "86400.1", "nan", "inf", "-inf", "", "x", "1s"],
+    "disconnect-after-call": _NEITHER,
+    "activation-interval": _BEYOND_INTERVAL,
+    "renewal-interval": _BEYOND_INTERVAL,
+    "white-listing-level": _BEYOND_LEVEL,
+    "deny-product": [""],
+    "refuse-all": _NEITHER,
+    "check-client-time": _NEITHER,
+    "maintain-clients": _NEITHER,
+    "start-empty": _NEITHER,
+    "state-directory": [""],
+    "randomization-level": ["", "3", "random"],
+    "epid": [""],
+    "host-build": ["0", "-1", "100000", *NUMBERLESS],
+    "lcid": ["0", "-1", "32768", *NUMBERLESS],
+    "ndr64": _NEITHER,
+    "bind-time-features": _NEITHER,
+    "kms-data": [""],
+    "kms-data-only": _NEITHER,
+    "log-format": ["", "xml"],
+    "verbosity": ["", "loud"],
+    "timestamps": _NEITHER,
+    "summarize-noise": _NEITHER,
+    "mask-peers": _NEITHER,
 }
 
 
@@ -106,8 +191,8 @@ class SettingsTests(SynchronousTestCase):
                 self.assertRegex(setting.help, r"^[A-Z0-9].*[.]$")
                 self.assertNotIn("\n", setting.help)
         for name, unit in (
-            ("activation-interval", "Minutes"),
-            ("renewal-interval", "Minutes"),
+            ("activation-interval", "minutes"),
+            ("renewal-interval", "minutes"),
             ("idle-timeout", "Seconds"),
         ):
             self.assertIn(unit, BY_NAME[name].help)
@@ -137,10 +222,11 @@ class SettingsTests(SynchronousTestCase):
 
     def test_flags(self) -> None:
         """
-        The two settings that widen who is served are switches that are off.
+        Switches are off by default.
         """
-        flags = [setting.name for setting in SETTINGS if setting.flag]
-        self.assertEqual(flags, ["allow-public-peers", "allow-shared-address-space"])
+        for setting in SETTINGS:
+            if setting.flag:
+                self.assertIs(setting.initial, False)
 
     def test_allowed(self) -> None:
         """
@@ -254,11 +340,13 @@ class WorkersTests(SynchronousTestCase):
         for name in ("max-connections", "max-connections-per-address"):
             self.assertIn("in each worker", BY_NAME[name].help)
 
-    def test_nothing_needs_a_common_view(self) -> None:
+    def test_what_needs_a_common_view(self) -> None:
         """
-        Every setting there is may be had with any number of workers.
+        Every setting but the count of clients may be had with any number of workers.
         """
         values = {name: BY_NAME[name].value(texts[0][0]) for name, texts in ALLOWED.items()}
+        self.assertRaises(SettingError, check_common_view, values, 2)
+        values["maintain-clients"] = False
         for workers in (1, 2, MAXIMUM_WORKERS):
             check_common_view(values, workers)
 

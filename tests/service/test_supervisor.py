@@ -88,9 +88,33 @@ class SupervisorTests(SynchronousTestCase):
             [FakeEndpoint(self.port), FakeEndpoint(self.port)],
             workers=2,
             command=Command("/python", {"A": "b"}),
-            document=lambda number: b"document %d" % number,
+            document=self.document,
             patience=PATIENCE,
+            reload=self.reload,
         )
+        self.written: list[int] = []
+        self.reloads = 0
+        self.usable = True
+
+    def document(self, number: int) -> bytes:
+        """
+        Make the document of a worker.
+        """
+        self.written.append(number)
+        return b"document %d" % number
+
+    def handed(self) -> list[bytes]:
+        """
+        Tell what the workers have got last, of those for whom something was written.
+        """
+        return [self.reactor.processes[number - 1].handed[-1][1] for number in self.written]
+
+    def reload(self) -> bool:
+        """
+        Read the settings anew.
+        """
+        self.reloads += 1
+        return self.usable
 
     def port(self, factory: Any) -> FakePort:
         """
@@ -235,39 +259,30 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_hang_up(self) -> None:
         """
-        SIGHUP is forwarded to each worker, also while they finish, and has its former meaning after the stop.
+        At SIGHUP each worker gets the document that is made of the new settings; after the stop the signal means what
+        it did.
         """
-        first, second = self.start()
+        processes = self.start()
+        self.written.clear()
         os.kill(os.getpid(), signal.SIGHUP)
         self.reactor.advance(0)
-        self.assertEqual((first.signals, second.signals), ([signal.SIGHUP], [signal.SIGHUP]))
+        self.assertEqual(self.reloads, 1)
+        self.assertEqual(self.handed(), [b"document 1", b"document 2"])
         stopped = self.service.stopService()
-        os.kill(os.getpid(), signal.SIGHUP)
-        first.ends()
-        second.ends()
+        for process in processes:
+            process.ends()
         self.successResultOf(stopped)
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
 
-    def test_hang_up_is_somebody_elses(self) -> None:
+    def test_hang_up_for_nothing(self) -> None:
         """
-        Where SIGHUP has another meaning already, or is ignored as under nohup, that stays.
+        When the settings cannot be used, the workers hear nothing of it.
         """
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.start()
-        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
-        self.service.stopService()
-        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
-
-    def test_not_the_main_thread(self) -> None:
-        """
-        A reactor that runs in another thread, where no signals can be taken, has workers all the same.
-        """
-        self.patch(
-            sys.modules["kmsproto.service.supervisor"].threading, "main_thread", lambda: None
-        )
-        self.start()
-        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
-        self.assertEqual(len(self.reactor.spawned), 2)
+        self.written.clear()
+        self.usable = False
+        self.service.hang_up()
+        self.assertEqual(self.handed(), [])
 
     def test_refused(self) -> None:
         """
@@ -280,6 +295,7 @@ class SupervisorTests(SynchronousTestCase):
             command=Command("/python", {}),
             document=lambda number: b"",
             patience=PATIENCE,
+            reload=self.reload,
         )
         self.assertRaises(SystemExit, service.privilegedStartService)
 

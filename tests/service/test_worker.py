@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto import __version__
 from kmsproto.service import worker
 from kmsproto.service.journal import Journal
 from kmsproto.service.worker import Lifeline, WorkerHost, read_document, report
@@ -96,7 +97,9 @@ class WorkerHostTests(SynchronousTestCase):
         self.patch(worker, "adopt", adopt)
         self.patch(worker, "report", self.reported.append)
         self.patch(worker, "allow_descriptors", lambda *_: None)
-        self.host = WorkerHost(handover(), self.reactor, Journal(self.sink, self.reactor))
+        self.host = WorkerHost(
+            handover(catalog_file=None), self.reactor, Journal(self.sink, self.reactor)
+        )
 
     def test_start(self) -> None:
         """
@@ -146,16 +149,29 @@ class WorkerHostTests(SynchronousTestCase):
         self.host.end()
         self.assertEqual(self.reactor.stops, 1)
 
-    def test_hang_up(self) -> None:
+    def test_take(self) -> None:
         """
-        SIGHUP is a line and nothing else.
+        Another document changes what the worker serves, and is a line of the log.
         """
+        settings = {**handover().settings, "idle-timeout": 7.0, "renewal-interval": 77}
+        line = handover(version=__version__, settings=settings, catalog_file=None).encode()
         with capturedLogs() as events:
-            self.host.hang_up()
+            self.host.take(line)
         self.assertEqual(
-            [formatEvent(event) for event in events],
-            [f"received SIGHUP worker=2 pid={os.getpid()}: nothing to reload"],
+            [formatEvent(event) for event in events], [f"reloaded worker=2 pid={os.getpid()}"]
         )
+        self.assertEqual(self.host.factory.limits.idle_timeout, 7.0)
+
+    def test_take_another_version(self) -> None:
+        """
+        A document that cannot be used changes nothing, and is a line of the log.
+        """
+        before = self.host.factory.host
+        with capturedLogs() as events:
+            self.host.take(handover(version="0").encode())
+        (line,) = [formatEvent(event) for event in events]
+        self.assertTrue(line.startswith("not reloaded worker=2: "), line)
+        self.assertIs(self.host.factory.host, before)
 
 
 class PipeTests(SynchronousTestCase):
@@ -202,15 +218,20 @@ class PipeTests(SynchronousTestCase):
 
     def test_lifeline(self) -> None:
         """
-        The end of the pipe is the end of the supervisor; bytes in it are not.
+        The end of the pipe is the end of the supervisor; lines in it are documents, however they arrive.
         """
         reactor = MemoryReactorClock()
-        lifeline = Lifeline(reactor, self.readable)
+        taken: list[bytes] = []
+        lifeline = Lifeline(reactor, self.readable, taken.append)
         lifeline.startReading()
         self.assertEqual(reactor.getReaders(), [lifeline])
         self.assertEqual(lifeline.fileno(), self.readable)
         os.write(self.writable, b"?")
         self.assertIsNone(lifeline.doRead())
+        self.assertEqual(taken, [])
+        os.write(self.writable, b"!\na\n")
+        self.assertIsNone(lifeline.doRead())
+        self.assertEqual(taken, [b"?!\n", b"a\n"])
         self.close(self.writable)
         self.assertIs(lifeline.doRead(), CONNECTION_DONE)
         self.assertNoResult(lifeline.cut)

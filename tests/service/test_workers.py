@@ -40,6 +40,7 @@ class FakeProcess:
         self.protocol = protocol
         self.pid: int | None = pid
         self.handed: list[tuple[int, bytes]] = []
+        self.pipe_closed = False
         self.signals: list[int] = []
         protocol.makeConnection(self)
 
@@ -47,6 +48,8 @@ class FakeProcess:
         """
         Take note.
         """
+        if self.pipe_closed:
+            raise KeyError(childFD)
         self.handed.append((childFD, data))
 
     def signalProcess(self, signalID: int) -> None:  # noqa: N802, N803 - of the interface
@@ -245,16 +248,20 @@ class WorkerTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.assertEqual(self.worker.pid, 101)
 
-    def test_signals(self) -> None:
+    def test_hand_over(self) -> None:
         """
-        Signals reach the process while there is one.
+        What holds now reaches the process while there is one, and its pipe is open.
         """
-        self.worker.signal(signal.SIGHUP)
+        self.worker.hand_over()
         process = self.start()
-        self.worker.signal(signal.SIGHUP)
+        before = len(process.handed)
+        self.worker.hand_over()
+        self.assertEqual(len(process.handed), before + 1)
+        process.pipe_closed = True
+        self.worker.hand_over()
         process.exits()
-        self.worker.signal(signal.SIGHUP)
-        self.assertEqual(process.signals, [signal.SIGHUP])
+        self.worker.hand_over()
+        self.assertEqual(len(process.handed), before + 1)
 
     def test_stop(self) -> None:
         """

@@ -1,0 +1,46 @@
+"""
+Taking SIGHUP while a service runs, and giving it back.
+
+A signal has one handler in a process, and kmsproto may be a guest in somebody else's.  So SIGHUP is taken only where
+it still has the meaning that the system gives it, which is to end the process: not where the operator has it ignored,
+as under nohup, nor where the application handles it, nor in a thread that may not ask.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class HangUp:
+    """
+    Calls a function at SIGHUP.
+
+    @param reactor: The reactor, in whose thread it is called.
+    @param function: The function.
+    """
+
+    def __init__(self, reactor: Any, function: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._function = function
+        self._handler: Any = None
+
+    def take(self) -> None:
+        """
+        Take the signal, unless it has another meaning in this process.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            self._handler = lambda *_: self._reactor.callFromThread(self._function)
+            signal.signal(signal.SIGHUP, self._handler)
+
+    def give_back(self) -> None:
+        """
+        Give the signal back, if it is still ours.
+        """
+        handler, self._handler = self._handler, None
+        if handler is not None and signal.getsignal(signal.SIGHUP) is handler:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
