@@ -12,6 +12,7 @@ from kmsproto import __version__
 from kmsproto.cli.catalog import catalog
 from kmsproto.cli.config import config
 from kmsproto.cli.probe import probe
+from kmsproto.cli.serve_socket import serve_socket
 from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.quoting import tolerate
 
@@ -31,5 +32,5 @@ def main() -> None:
     tolerate(sys.stdout)
 
 
-for command in (catalog, config, probe):
+for command in (catalog, config, probe, serve_socket):
     main.add_command(command)

@@ -5,6 +5,9 @@ Twisted's wrapper for that protocol makes the inner protocol when the proxy conn
 header has come, which is just before the first bytes.  So the host's own protocol is made then, and access, limits and
 log are about the peer that the proxy names; the proxy itself is not judged.  Until then a connection is no more than a
 timer, and there are as many as connections are allowed.
+
+From then on the wrapper is of no use, and it cannot close one direction of a connection and keep the other.  So where
+it stands on a plain socket, the host's protocol takes its place there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,8 +61,24 @@ class ProxiedProtocol(Protocol):
             if self._inner is None:
                 self.transport.abortConnection()
                 return
-            self._inner.makeConnection(self.transport)
+            self._inner.makeConnection(self._carrier())
         self._inner.dataReceived(data)
+
+    def _carrier(self) -> Any:
+        """
+        Put the host's protocol in the place of Twisted's wrapper, where that stands on a plain socket.
+
+        @return: The transport for the host's protocol.
+        """
+        wrapper = self.transport
+        if not isinstance(wrapper, ProtocolWrapper):
+            return wrapper
+        socket: Any = wrapper.transport
+        if not isinstance(socket, Connection) or socket.TLS:
+            return wrapper
+        wrapper.factory.unregisterProtocol(wrapper)
+        socket.protocol = self._inner
+        return socket
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 #: Addresses that are remembered.
 ADDRESSES = 4096
 #: What rounding may take from a token.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-3
 
 
 class RateLimiter:

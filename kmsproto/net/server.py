@@ -504,8 +504,8 @@ class HostFactory(ServerFactory):
         limits: Limits,
         access: AccessRules,
         style: LineStyle = PLAIN,
-        ndr64: bool = True,
-        bind_time_features: bool = True,
+        ndr64: bool | None = None,
+        bind_time_features: bool | None = None,
     ) -> None:
         """
         Serve something else from now on.
@@ -517,8 +517,8 @@ class HostFactory(ServerFactory):
         @param limits: What peers may use.
         @param access: Which peers are served.
         @param style: How the lines about peers are written.
-        @param ndr64: Whether NDR64 is offered, and then preferred.
-        @param bind_time_features: Whether bind-time features are negotiated.
+        @param ndr64: Whether NDR64 is offered, and then preferred; L{None}: as before.
+        @param bind_time_features: Whether bind-time features are negotiated; L{None}: as before.
         @raise LocalProtocolError: If the style cannot be had; then nothing has changed.
         """
         reporter = self.reporter
@@ -527,6 +527,9 @@ class HostFactory(ServerFactory):
         self.idle.relimit(limits.idle_timeout)
         self._lingering.relimit(limits.linger_timeout)
         before = self.rpc_server
+        ndr64 = before.ndr64 if ndr64 is None else ndr64
+        if bind_time_features is None:
+            bind_time_features = before.bind_time_features
         if (before.ndr64, before.bind_time_features) != (ndr64, bind_time_features):
             self.rpc_server = make_rpc_server(
                 ndr64=ndr64, bind_time_features=bind_time_features, group_seed=0

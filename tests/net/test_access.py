@@ -12,7 +12,17 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.kms.policy import Peer
-from kmsproto.net.access import LOCAL_PEER, PRIVATE_NETWORKS, is_private, peer_of
+from kmsproto.net.access import (
+    CLIENTS,
+    LOCAL_PEER,
+    PRIVATE_NETWORKS,
+    PRIVATE_ONLY,
+    AccessRules,
+    NetworkError,
+    is_private,
+    parse_network,
+    peer_of,
+)
 
 #: The first and the last address of each private range, with their neighbours outside.
 RANGES = [
@@ -203,3 +213,115 @@ class PeerTests(SynchronousTestCase):
         ):
             self.assertEqual(peer_of(endpoint), LOCAL_PEER)
         self.assertEqual(LOCAL_PEER.port, 0)
+
+
+def networks(*texts: str) -> tuple[Any, ...]:
+    """
+    Read networks.
+    """
+    return tuple(map(parse_network, texts))
+
+
+class RulesTests(SynchronousTestCase):
+    """
+    Who may connect.
+    """
+
+    def served(self, rules: AccessRules, *hosts: str) -> list[str]:
+        """
+        Tell who is served.
+        """
+        return [host for host in hosts if not rules.refusal(host)]
+
+    def test_default(self) -> None:
+        """
+        Without a word private peers are served.
+        """
+        hosts = ("10.0.0.1", "8.8.8.8", "100.64.0.1", "fd00::1", "local", "nonsense")
+        self.assertEqual(self.served(PRIVATE_ONLY, *hosts), ["10.0.0.1", "fd00::1", "local"])
+        self.assertEqual(PRIVATE_ONLY.refusal("8.8.8.8"), "not a private address")
+        shared = AccessRules(allow_shared=True)
+        self.assertEqual(self.served(shared, "100.64.0.1", "8.8.8.8"), ["100.64.0.1"])
+
+    def test_public(self) -> None:
+        """
+        Where public peers are served, everybody is, except who is denied.
+        """
+        hosts = ("10.0.0.1", "8.8.8.8", "local", "nonsense")
+        self.assertEqual(self.served(AccessRules(allow_public=True), *hosts), list(hosts))
+        rules = AccessRules(allow_public=True, deny=networks("8.8.0.0/16"))
+        self.assertEqual(self.served(rules, "8.8.8.8", "8.9.0.1"), ["8.9.0.1"])
+        self.assertEqual(rules.refusal("8.8.8.8"), "a denied address")
+
+    def test_allow(self) -> None:
+        """
+        Where networks are allowed nobody else is served, and a public network can be one of them.
+        """
+        rules = AccessRules(allow=networks("192.0.2.0/24", "2001:db8::/32"))
+        hosts = ("192.0.2.7", "2001:db8::5", "10.0.0.1", "local", "nonsense")
+        self.assertEqual(self.served(rules, *hosts), ["192.0.2.7", "2001:db8::5", "local"])
+        self.assertEqual(rules.refusal("10.0.0.1"), "not an allowed address")
+
+    def test_deny_wins(self) -> None:
+        """
+        Who is denied and allowed is denied.
+        """
+        rules = AccessRules(allow=networks("10.0.0.0/8"), deny=networks("10.1.0.0/16"))
+        self.assertEqual(self.served(rules, "10.0.0.1", "10.1.0.1"), ["10.0.0.1"])
+
+    def test_remembered(self) -> None:
+        """
+        Verdicts are remembered up to a bound, and those of other rules are others.
+        """
+        rules: Any = AccessRules(deny=networks("10.0.0.0/9"))
+        for number in range(CLIENTS + 10):
+            rules.refusal(f"10.{number % 256}.{number // 256}.1")
+        rules.refusal("10.0.0.1")
+        rules.refusal("10.0.0.1")
+        info = rules.refusal.cache_info()
+        self.assertEqual((info.currsize, info.hits), (CLIENTS, 1))
+        self.assertEqual(AccessRules().refusal("10.0.0.1"), "")
+
+    def test_equal(self) -> None:
+        """
+        Rules are equal if they say the same.
+        """
+        self.assertEqual(AccessRules(), PRIVATE_ONLY)
+        self.assertNotEqual(AccessRules(allow_public=True), PRIVATE_ONLY)
+
+
+class NetworkTests(SynchronousTestCase):
+    """
+    Networks as people write them.
+    """
+
+    def test_read(self) -> None:
+        """
+        An address is a network of one; IPv6 clothes are taken off.
+        """
+        for text, network in (
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::/0", "::/0"),
+        ):
+            self.assertEqual(str(parse_network(text)), network)
+
+    def test_host_bits(self) -> None:
+        """
+        Bits of a host are a mistake, and what was meant is proposed.
+        """
+        for text, proposal in (("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64")):
+            error = self.assertRaises(NetworkError, parse_network, text)
+            self.assertIn(f"has bits of a host; write {proposal}", str(error))
+
+    def test_mistakes(self) -> None:
+        """
+        What is no network is told in one line.
+        """
+        for text in ("", "kms.example", "10.0.0.0/33", "fe80::1%eth0", "fe80::1%eth0/64", "10/8"):
+            error = self.assertRaises(NetworkError, parse_network, text)
+            self.assertNotIn("\n", str(error))

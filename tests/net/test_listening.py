@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from typing import Any
 
 from twisted.internet.error import CannotListenError
@@ -17,7 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kmsproto.net.listening import BothFamiliesEndpoint
+from kmsproto.net.listening import (
+    AddressEndpoint,
+    AddressError,
+    BothFamiliesEndpoint,
+    parse_listen,
+)
 
 
 @implementer(IReactorSocket)
@@ -176,3 +182,112 @@ class BothFamiliesTests(SynchronousTestCase):
         self.failureResultOf(failed, RuntimeError)
         self.reactor.adoptStreamPort = original  # type: ignore[method-assign]
         self.listen(numbers[0])
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    One address.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a reactor.
+        """
+        self.reactor = AdoptingReactor()
+        self.addCleanup(lambda: [each.close() for each in self.reactor.sockets])
+        self.factory = Factory()
+
+    def listen(self, address: str, *, free_bind: bool = False) -> socket.socket:
+        """
+        Listen, and get the socket.
+        """
+        endpoint = AddressEndpoint(self.reactor, address, 0, free_bind=free_bind)
+        verifyObject(IStreamServerEndpoint, endpoint)
+        self.successResultOf(endpoint.listen(self.factory))
+        return self.reactor.sockets[-1]
+
+    def refused(self, address: str, port: int = 0, *, free_bind: bool = False) -> Any:
+        """
+        Fail to listen, and get the error.
+        """
+        endpoint = AddressEndpoint(self.reactor, address, port, free_bind=free_bind)
+        return self.failureResultOf(endpoint.listen(self.factory), CannotListenError).value
+
+    def test_ipv4(self) -> None:
+        """
+        It listens on that address, and small answers leave at once.
+        """
+        port = self.listen("127.0.0.2")
+        self.assertEqual(port.getsockname()[0], "127.0.0.2")
+        self.assertEqual(self.reactor.arguments, [(socket.AF_INET, self.factory)])
+        self.assertTrue(port.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def test_ipv6(self) -> None:
+        """
+        An IPv6 address means IPv6, even the one that stands for all.
+        """
+        if not ipv6_works():
+            self.skipTest("this machine has no IPv6")
+        for address in ("::1", "::"):
+            port = self.listen(address)
+            self.assertEqual(port.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), 1)
+
+    def test_not_here(self) -> None:
+        """
+        An address of another machine is an error that names it; with free bind it is none.
+        """
+        error = self.refused("198.51.100.7")
+        self.assertEqual((error.interface, error.port), ("198.51.100.7", 0))
+        if not sys.platform.startswith("linux"):
+            self.skipTest("free bind is Linux's")
+        self.assertEqual(
+            self.listen("198.51.100.7", free_bind=True).getsockname()[0], "198.51.100.7"
+        )
+        if ipv6_works():
+            port = self.listen("2001:db8::7", free_bind=True)
+            self.assertEqual(port.getsockname()[0], "2001:db8::7")
+
+    def test_free_bind_elsewhere(self) -> None:
+        """
+        Where there is no free bind, the error says so.
+        """
+        self.patch(sys, "platform", "freebsd14")
+        self.assertIn("only Linux", str(self.refused("127.0.0.1", free_bind=True).socketError))
+
+    def test_in_use(self) -> None:
+        """
+        A port that is taken is an error.
+        """
+        taken = self.listen("127.0.0.1").getsockname()[1]
+        self.assertEqual(self.refused("127.0.0.1", taken).port, taken)
+
+
+class ParseTests(SynchronousTestCase):
+    """
+    Where to listen, as people write it.
+    """
+
+    def test_read(self) -> None:
+        """
+        An address with or without a port.
+        """
+        for text, expected in (
+            ("1.2.3.4", ("1.2.3.4", 7)),
+            ("1.2.3.4:1688", ("1.2.3.4", 1688)),
+            ("[::1]:0", ("::1", 0)),
+            ("[::1]", ("::1", 7)),
+            ("::1", ("::1", 7)),
+            ("FD00:0::1", ("fd00::1", 7)),
+            ("fe80::1%lo", ("fe80::1%lo", 7)),
+        ):
+            self.assertEqual(parse_listen(text, 7), expected)
+
+    def test_mistakes(self) -> None:
+        """
+        What is neither is an error that repeats it.
+        """
+        for text in (
+            "", "kms.example", "kms.example:1688", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:x",
+            "1.2.3.4:٣", "[::1", "[::1]x", "[::1]:", "[1.2.3.4]:5", ":1688", "1.2.3", "1.2.3.4:-1",
+        ):  # fmt: skip
+            self.assertIn(repr(text), str(self.assertRaises(AddressError, parse_listen, text, 7)))

@@ -261,6 +261,28 @@ class ListenerTests(HostCase):
         self.assertEqual([each.ports[0].stopped for each in (good, other)], [1, 1])
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_tolerated(self) -> None:
+        """
+        Where failures are tolerated, one endpoint that works is enough, and a line warns of each other.
+        """
+        good = FakeEndpoint()
+        service = HostService(
+            self.factory, [FakeEndpoint(ValueError("first")), good], tolerate_failures=True
+        )
+        with capturedLogs() as events:
+            service.startService()
+        self.assertEqual(service.ports, good.ports)
+        self.assertIn("cannot listen on an endpoint: first", str([formatEvent(e) for e in events]))
+
+    def test_none_works(self) -> None:
+        """
+        Where failures are tolerated, it is an error when every endpoint fails.
+        """
+        endpoints = [FakeEndpoint(ValueError("first")), FakeEndpoint(ValueError("second"))]
+        service = HostService(self.factory, endpoints, tolerate_failures=True)
+        error = self.assertRaises(StartupError, service.startService)
+        self.assertIn("first", str(error))
+
     def test_start_after_a_failure(self) -> None:
         """
         An application that tries again after a failed start gets a service that listens.
