@@ -42,6 +42,7 @@ class Listener:
     @param tolerate_failures: Whether it is enough that one of several can be opened.
     @ivar listening: Whether the sockets were opened, and not closed since.
     @ivar ports: The open ports.
+    @ivar failures: How many could not be opened.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Listener:
         self._starting = False
         self.listening = False
         self.ports: list[IListeningPort] = []
+        self.failures = 0
 
     def open(self, factory: IProtocolFactory) -> None:
         """
@@ -70,6 +72,7 @@ class Listener:
             opening = maybeDeferred(endpoint.listen, factory)
             opening.addCallbacks(self._opened, self._failed, errbackArgs=(problems,))
         self._starting = False
+        self.failures = len(problems)
         if not problems:
             return
         if self._tolerate_failures and len(problems) < len(self._endpoints):

@@ -74,7 +74,7 @@ def open_shared(listener: Listener, count: int) -> list[int]:
     Open the sockets of a supervisor, and accept nothing from them.
 
     @param listener: What opens them.
-    @param count: How many there must be.
+    @param count: How many there must be, unless the listener tolerates that some cannot be opened.
     @return: Their descriptors.
     @raise StartupError: If one cannot be opened or cannot be shared.
     """
@@ -89,7 +89,7 @@ def open_shared(listener: Listener, count: int) -> list[int]:
         for port in listener.ports
         if not _shareable(port, factory)
     ]
-    if len(listener.ports) < count:
+    if len(listener.ports) + listener.failures < count:
         problems.append(
             f"an endpoint that opens its port later cannot be shared by workers; {_KINDS}"
         )

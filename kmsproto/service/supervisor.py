@@ -103,6 +103,7 @@ class SupervisorService(JournalledService):
     @param document: Makes what a worker is handed at its start, of its number.
     @param patience: Seconds that the workers have to finish when the service stops.
     @param reload: Reads the settings anew, and tells whether they could be used; C{document} is made of them then.
+    @param tolerate_failures: Whether it is enough that one of several endpoints can be opened.
     @param journal: What to offer to the application as its log, if anything.
     """
 
@@ -118,6 +119,7 @@ class SupervisorService(JournalledService):
         document: Callable[[int], bytes],
         patience: float,
         reload: Callable[[], bool],
+        tolerate_failures: bool = False,
         journal: Journal | None = None,
     ) -> None:
         self.setName("kms")  # type: ignore[no-untyped-call]
@@ -125,7 +127,7 @@ class SupervisorService(JournalledService):
         self._reactor = reactor
         self._command = command
         self._patience = patience
-        self._listener = Listener(endpoints, self._log)
+        self._listener = Listener(endpoints, self._log, tolerate_failures=tolerate_failures)
         self._count = len(endpoints)
         self._sockets: list[int] = []
         self._reload = reload

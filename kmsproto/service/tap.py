@@ -288,7 +288,8 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
             version=__version__,
             worker=worker,
             reactor=module,
-            sockets=len(endpoints),
+            # When one of several could not be opened, there are fewer.
+            sockets=len(service.ports) or len(endpoints),
             group_seed=group_seed(os.urandom, worker, workers),
             installation=installation,
             settings=reloader.settings,
@@ -296,7 +297,7 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
             drawn=founding.drawn,
         ).encode()
 
-    return SupervisorService(
+    service = SupervisorService(
         reactor,
         endpoints,
         workers=workers,
@@ -305,8 +306,10 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         # The factory here serves nobody, but knows the limits of those that do.
         patience=factory.limits.drain_timeout + factory.limits.linger_timeout,
         reload=reloader.reload,
+        tolerate_failures=tolerant,
         journal=journal,
     )
+    return service
 
 
 class Founding:

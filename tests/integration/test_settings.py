@@ -116,6 +116,23 @@ class VlmcsdTests(TwistdCase):
                 self.assertIn(row.instead, done.stderr + done.stdout)
                 self.assertNotIn("Traceback", done.stderr + done.stdout)
 
+    def test_one_of_two_addresses(self) -> None:
+        """
+        Where one of two addresses cannot be listened on, -x0 goes on with the other, also with workers; by default the
+        host does not start.
+        """
+        addresses = ("-L127.0.0.1:0", "-L192.0.2.1:0")
+        for workers in ("1", "2"):
+            host = self.start("-x0", *addresses, f"--workers={workers}")
+            port = host.port()
+            host.wait_for("cannot listen on 192.0.2.1")
+            if workers == "2":
+                host.wait_for("ready worker=2")
+            with Kept(port) as kept:
+                self.assertTrue(kept.ask().epid)
+            self.assertStopped(host)
+        self.assertRefuses("cannot listen on 192.0.2.1", *addresses)
+
     def test_version(self) -> None:
         """
         The option of vlmcsd that asks for the version gets it.
