@@ -70,3 +70,6 @@ def setup(app: Sphinx) -> None:
     Called by Sphinx when this file has been read.
     """
     app.connect("config-inited", _write_inventories)
+
+# kms.toml(5) is the page about the settings.
+man_pages = [("settings", "kms.toml", "settings of kmsproto, a KMS host", "The kmsproto authors", 5)]

@@ -42,11 +42,14 @@ class Row(NamedTuple):
     sample: str = ""
 
 
+#: An ePID to try options with.
+_SAMPLE = "03612-04919-019-949372-03-1033-26100.0000-0382025"
+
 #: Everything, in the order of vlmcsd's manual.
 ROWS: tuple[Row, ...] = (
     Row("-L", "Listen", "listen", sample="127.0.0.1:0"),
     Row("-P", "Port", "port", sample="0"),
-    Row("-a", "", "epid", sample="Windows=03612-04919-019-949372-03-1033-26100.0000-0382025"),
+    Row("-a", "", "epid", sample=f"Windows={_SAMPLE}"),
     Row("-r", "RandomizationLevel", "randomization-level", sample="1"),
     Row("-C", "LCID", "lcid", sample="1031"),
     Row("-H", "HostBuild", "host-build", sample="26100"),
@@ -84,7 +87,16 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("-D", "", "", instead="twistd --nodaemon (-n), before the word kms"),
     Row("-e", "", "", instead="twistd --nodaemon --logfile=-, before the word kms"),
-    Row("", "VPN", "", instead="nothing: it is for Windows only", sample="on"),
+    Row("-w", "", "", instead="-a Windows=EPID", sample=_SAMPLE),
+    Row("-0", "", "", instead="-a Office2010=EPID", sample=_SAMPLE),
+    Row("-3", "", "", instead="-a Office2013=EPID", sample=_SAMPLE),
+    Row("-6", "", "", instead="-a Office2016=EPID", sample=_SAMPLE),
+    Row("-G", "", "", instead="-a WinChinaGov=EPID", sample=_SAMPLE),
+    Row("-O", "VPN", "", instead="nothing: it is for Windows only", sample="on"),
+    Row("-s", "", "", instead="a service manager: it is for Windows only"),
+    Row("-S", "", "", instead="a service manager: it is for Windows only"),
+    Row("-U", "", "", instead="a service manager: it is for Windows only", sample="x"),
+    Row("-W", "", "", instead="a service manager: it is for Windows only", sample="x"),
 )
 
 #: The rows of options that are no settings, by their letters.
