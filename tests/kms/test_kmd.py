@@ -94,10 +94,10 @@ def vlmcsd_loads(data: bytes) -> bool:
         name, app, kms_id = struct.unpack_from("<QBB", data, offsets[0] + 32 * number + 16)
         if name >= size or app >= apps or kms_id >= kms_ids:
             return False
-    for number in range(hosts):
-        if struct.unpack_from("<Q", data, offsets[3] + 32 * number)[0] > size:
-            return False
-    return True
+    return all(
+        struct.unpack_from("<Q", data, offsets[3] + 32 * number)[0] <= size
+        for number in range(hosts)
+    )
 
 
 def spoilt(offset: int, layout: str, *values: Any, data: bytes | None = None) -> bytes:
@@ -145,7 +145,7 @@ class ReadingTests(SynchronousTestCase):
         data = SMALL.encode()
         self.assertEqual(
             struct.unpack_from("<4sHHBBH5i5Q", data),
-            (b"KMD\0", 0, 2, 2, 1, 0, 2, 2, 3, 2, 0) + (APPLICATIONS, KMS_IDS, SKUS, HOSTS, 0),
+            (b"KMD\x00", 0, 2, 2, 1, 0, 2, 2, 3, 2, 0, APPLICATIONS, KMS_IDS, SKUS, HOSTS, 0),
         )
         self.assertTrue(data[TEXTS:].startswith(EPID.encode() + b"\0Windows\0Windows Server\0"))
         self.assertEqual(data[SKUS : SKUS + 16], guid(5).bytes_le)
@@ -583,8 +583,28 @@ def files(draw: st.DrawFn) -> KMDFile:
 
 #: Values that programs trip over.
 EVIL = st.sampled_from(
-    [0, 1, 31, 71, 72, 104, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 72]
-    + [2**63 - 1, 2**63, 2**64 - 1, 2**64 - 32, 2**64 - 64, 2**64 - 104]
+    [
+        0,
+        1,
+        31,
+        71,
+        72,
+        104,
+        255,
+        256,
+        2**15,
+        2**31 - 1,
+        2**31,
+        2**32 - 1,
+        2**32,
+        2**32 + 72,
+        2**63 - 1,
+        2**63,
+        2**64 - 1,
+        2**64 - 32,
+        2**64 - 64,
+        2**64 - 104,
+    ]
 )
 
 

@@ -41,6 +41,25 @@ class DeadlinesTests(SynchronousTestCase):
         """
         self.assertEqual(self.timers(), 0)
 
+    def test_relimit(self) -> None:
+        """
+        Another limit holds for what is waited for already, counted from its last touch.
+        """
+        self.deadlines.relimit(LIMIT)
+        self.assertEqual(self.timers(), 0)
+        self.deadlines.touch("a")
+        self.clock.advance(10)
+        self.deadlines.touch("b")
+        self.deadlines.relimit(15)
+        self.clock.advance(4)
+        self.assertEqual(self.expired, [])
+        self.clock.advance(1)
+        self.assertEqual(self.expired, ["a"])
+        self.deadlines.relimit(5)
+        self.clock.advance(0)
+        self.assertEqual(self.expired, ["a", "b"])
+        self.assertEqual(self.timers(), 0)
+
     def test_expiry(self) -> None:
         """
         An item expires when the limit is over, not before, and once.
