@@ -43,10 +43,14 @@ def read_file(path: Path) -> bytes:
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
+            # Asked before a file object is made of it, which a directory would not let.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CatalogError(source, "file", "is no regular file; name one that is")
-            data = file.read(MAXIMUM_FILE + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(MAXIMUM_FILE + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise CatalogError(
