@@ -15,11 +15,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
-from kmsproto.errors import CatalogError
+from kmsproto.errors import CatalogError, KMSProtoError
 from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.counts import ClientCounts
 from kmsproto.kms.epid import Installation
@@ -32,6 +33,7 @@ from kmsproto.net.reporting import LineStyle
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.service.catalogs import parse_file, read_file
 from kmsproto.service.kinds import SettingError
+from kmsproto.service.sources import Effective
 
 #: Association groups are numbered with so many bits.
 _GROUP_BITS = 32
@@ -39,6 +41,15 @@ _GROUP_BITS = 32
 DRAWN_LENGTH = 16
 #: Bits of the level that vlmcsd calls the protection of public addresses.
 LISTEN_PRIVATE, REFUSE_PUBLIC = 1, 2
+
+
+_Read = TypeVar("_Read")
+
+
+class UnknownNameError(KMSProtoError):
+    """
+    A setting names something that the products do not have.
+    """
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,8 @@ def make_site(
     """
     entropy = pooled(os.urandom)
     mode = settings["randomization-level"]
-    overrides = [parse_override(catalog, text) for text in settings["epid"]]
-    denied = [products_named(catalog, text) for text in settings["deny-product"]]
+    overrides = _read(settings, "epid", partial(parse_override, catalog))
+    denied = _read(settings, "deny-product", partial(products_named, catalog))
     try:
         identity = make_identity(
             catalog,
@@ -163,6 +174,22 @@ def make_site(
         bind_time_features=settings["bind-time-features"],
         warnings=tuple(each.warning for each in overrides if each.warning),
     )
+
+
+def _read(settings: Mapping[str, Any], name: str, read: Callable[[str], _Read]) -> list[_Read]:
+    """
+    Read the texts of a setting that mean something only with the products.
+
+    @raise UnknownNameError: If one means nothing; it says where that came from.
+    """
+    found = []
+    for text in settings[name]:
+        try:
+            found.append(read(text))
+        except KMSProtoError as error:
+            where = settings.origin(name) if isinstance(settings, Effective) else f"--{name}"
+            raise UnknownNameError(f"{where}: {error}") from error
+    return found
 
 
 def make_limits(settings: Mapping[str, Any]) -> Limits:

@@ -56,12 +56,13 @@ class Reloader:
             changed = self.settings.changes(wanted)
             fixed = [name for name in changed if not BY_NAME[name].reloadable]
             values = {**wanted, **{name: self.settings[name] for name in fixed}}
-            site = self._prepare(values)
+            settings = Effective(values, wanted.given, wanted.warnings)
+            site = self._prepare(settings)
         except KMSProtoError as error:
             _log.error("not reloaded, the old settings stay: {problem}", problem=quote(str(error)))
             return False
-        self._apply(site, values)
-        self.settings = Effective(values, wanted.given, wanted.warnings)
+        self._apply(site, settings)
+        self.settings = settings
         now = [name for name in changed if name not in fixed]
         _log.info("reloaded changed={changed}", changed=",".join(now) or "nothing")
         for warning in (*wanted.warnings, *site.warnings):

@@ -4,12 +4,18 @@ Where processes begin to number their association groups.
 
 from __future__ import annotations
 
+from datetime import date
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.service.hosting import group_seed
+from kmsproto.errors import KMSProtoError
+from kmsproto.kms.catalog import load_catalog
+from kmsproto.service.hosting import group_seed, make_site
 from kmsproto.service.kinds import MAXIMUM_WORKERS
+from kmsproto.service.sources import gather
+from kmsproto.testing import INSTALLATION
 
 
 class GroupSeedTests(SynchronousTestCase):
@@ -35,3 +41,34 @@ class GroupSeedTests(SynchronousTestCase):
         """
         self.assertEqual(group_seed(lambda length: b"\xff" * length), 2**32 - 1)
         self.assertEqual(group_seed(lambda length: bytes(length)), 0)
+
+
+class NamesTests(SynchronousTestCase):
+    """
+    Names in settings that only the products know.
+    """
+
+    def test_origin(self) -> None:
+        """
+        One that means nothing is reported with where it came from.
+        """
+        catalog = load_catalog()
+        for name, variable in (
+            ("deny-product", "KMSPROTO_DENY_PRODUCT"),
+            ("epid", "KMSPROTO_EPID"),
+        ):
+            environment = {variable: "nosuch=x", "KMSPROTO_CONFIG": "/dev/null"}
+            effective = gather({}, environment, 0)
+            for settings, where in ((effective, variable), (dict(effective), f"--{name}")):
+                with self.assertRaises(KMSProtoError) as caught:
+                    make_site(
+                        settings,
+                        INSTALLATION,
+                        catalog=catalog,
+                        counts=None,
+                        drawn=bytes(16),
+                        today=date(2026, 1, 1),
+                    )
+                text = str(caught.exception)
+                self.assertTrue(text.startswith(f"{where}: there is no "), text)
+                self.assertNotIn("\n", text)
