@@ -71,5 +71,8 @@ def setup(app: Sphinx) -> None:
     """
     app.connect("config-inited", _write_inventories)
 
+
 # kms.toml(5) is the page about the settings.
-man_pages = [("settings", "kms.toml", "settings of kmsproto, a KMS host", "The kmsproto authors", 5)]
+man_pages = [
+    ("settings", "kms.toml", "settings of kmsproto, a KMS host", "The kmsproto authors", 5)
+]

@@ -427,7 +427,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "ndr64",
         ON_OR_OFF,
-        "Offer the transfer syntax NDR64 and prefer it: on or off.",
+        "Offer the transfer syntax NDR64 and prefer it: on or off. With a --host-build up to 7601, which has none, it is off"
+        " unless it is given.",
         default="on",
         short="N",
         section="identity",

@@ -30,6 +30,8 @@ from kmsproto.service.vlmcsd import read_ini
 
 #: Bytes of a file of settings at most.
 MAXIMUM_FILE = 1 << 20
+#: The last host build whose RPC server does not offer NDR64: Windows 7 and Server 2008 R2.
+LAST_WITHOUT_NDR64 = 7601
 #: What a value is said to come from that nobody gave.
 DEFAULT_ORIGIN = "default"
 
@@ -121,6 +123,9 @@ def gather(command_line: Source, environment: Mapping[str, str], user_id: int) -
     values["config"] = config
     if values["port"] is None and not values["endpoint"]:
         values["port"] = KMS_PORT
+    if "ndr64" not in given and values["host-build"] is not None:
+        # As a Windows of that build does.
+        values["ndr64"] = values["host-build"] > LAST_WITHOUT_NDR64
     if values["state-directory"] is None:
         values["state-directory"] = default_state_directory(environment, user_id)
     check_common_view(values, values["workers"])

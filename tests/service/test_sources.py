@@ -117,6 +117,15 @@ class OrderTests(SourceCase):
         self.assertIs(self.gather(endpoint="tcp:1")["port"], None)
         self.assertEqual(self.gather(endpoint="tcp:1", port="2")["port"], 2)
 
+    def test_ndr64(self) -> None:
+        """
+        NDR64 is offered in keeping with the host build, unless somebody says otherwise.
+        """
+        for build, offered in (("7601", False), ("9200", True), ("26100", True)):
+            self.assertIs(self.gather(host_build=build)["ndr64"], offered)
+            self.assertIs(self.gather(host_build=build, ndr64="on")["ndr64"], True)
+        self.assertIs(self.gather()["ndr64"], True)
+
     def test_state_directory(self) -> None:
         """
         The state directory depends on who starts the host.
