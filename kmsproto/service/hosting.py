@@ -256,6 +256,8 @@ def change_factory(factory: HostFactory, site: Site) -> None:
         limits=site.limits,
         access=site.access,
         style=site.style,
+        ndr64=site.ndr64,
+        bind_time_features=site.bind_time_features,
     )
 
 

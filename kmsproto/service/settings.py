@@ -427,11 +427,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "ndr64",
         ON_OR_OFF,
-        "Offer the transfer syntax NDR64 and prefer it: on or off. With a --host-build up to 7601, which has none, it is off"
-        " unless it is given.",
+        "Offer the transfer syntax NDR64 and prefer it: on or off. With a --host-build up to 7601, which has none, it"
+        " is off unless it is given.",
         default="on",
         short="N",
         section="identity",
+        reloadable=True,
     ),
     Setting(
         "bind-time-features",
@@ -440,6 +441,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="on",
         short="B",
         section="identity",
+        reloadable=True,
     ),
     Setting(
         "kms-data",

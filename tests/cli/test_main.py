@@ -52,3 +52,9 @@ class MainTests(SynchronousTestCase):
         result = CliRunner().invoke(main, ["probe", "-h"])
         self.assertEqual(result.exit_code, 0)
         self.assertIn("HOST[:PORT]", result.output)
+
+    def test_commands(self) -> None:
+        """
+        Every command is there.
+        """
+        self.assertEqual(sorted(main.commands), ["catalog", "config", "probe", "serve-socket"])

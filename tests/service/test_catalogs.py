@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import CatalogError
+from kmsproto.kms import catalog as catalog_module
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.service.catalogs import MAXIMUM_FILE, load, parse_file, read_file
 
@@ -151,3 +152,16 @@ class CatalogsTests(SynchronousTestCase):
         self.assertTrue(load(path, True))
         text = str(self.assertRaises(CatalogError, load, path, False))
         self.assertIn("is a product here, but an application in the built-in catalogue", text)
+
+
+class BuiltInTests(SynchronousTestCase):
+    """
+    The built-in catalogue as a file of its own.
+    """
+
+    def test_toml(self) -> None:
+        """
+        It is read like any other file in our format, and has the same products.
+        """
+        path = Path(catalog_module.__file__).with_name("catalog.toml")
+        self.assertEqual(load(path, True).skus, load_catalog().skus)
