@@ -2,18 +2,27 @@
 Counting clients, as a genuine host does: the distinct CMIDs that asked within the last 30 days, by application.
 
 The CMIDs of an application lie in a dictionary in the order in which they asked last, so what has expired is at its
-front, and each request costs the same however many clients there are.  A client whose CMID has changed says what it
-was, and is then counted once.
+front, and each request costs the same however many clients there are.  It is an C{OrderedDict}, since an ordinary one
+searches for its front across everything that was removed there.  A client whose CMID has changed says what it was, and
+is then counted once.
+
+Clocks get set.  A client that seems to have asked in the future still counts, unless it is 30 days off as well, so no
+clock that was once years ahead keeps clients for ever.  Behind a client from the future others may lie for as long as
+it does, which is less than 30 days more than they should.
 
 Memory is bounded.  No request can be told of more than twice the largest N policy, which is 2000 clients, and those
 that asked last are enough to know that, so the oldest are forgotten beyond L{CAPACITY}.  The spare above 2000 is for
-clients that turn out to be one and the same.  Applications are counted only if the catalogue knows them.
+clients that turn out to be one and the same: only after more than two thousand of those among the clients that asked
+last could a count be too low.  Applications are counted only if the catalogue knows them.
 
 Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 from kmsproto.kms.catalog import Catalog
@@ -33,6 +42,9 @@ LIFETIME = 30 * 86400.0
 CAPACITY = 4096
 
 _NONE = UUID(int=0)
+#: When each client asked last, in POSIX seconds, by application and CMID, the first first.
+Seen = Mapping[UUID, Mapping[UUID, float]]
+_NOBODY: Seen = MappingProxyType({})
 
 
 class ClientCounts:
@@ -41,12 +53,12 @@ class ClientCounts:
 
     @param precharged: Whether to begin with half of the clients that each application wants to see, less one, so that
         the first real ones suffice.  They have no CMIDs and do not expire.
+    @param seen: The L{snapshot} to go on from; nobody has asked yet if there is none.
     """
 
-    def __init__(self, *, precharged: bool) -> None:
+    def __init__(self, *, precharged: bool, seen: Seen = _NOBODY) -> None:
         self.precharged = precharged
-        self._seen: dict[UUID, dict[UUID, float]] = {}
-        self._now = 0.0
+        self._seen = {application: OrderedDict(clients) for application, clients in seen.items()}
 
     def count(self, application: UUID, cmid: UUID, previous: UUID, now: float) -> int:
         """
@@ -55,19 +67,27 @@ class ClientCounts:
         @param application: For what it asks.
         @param cmid: Its CMID.
         @param previous: Its CMID before that; zero if it never changed.
-        @param now: POSIX seconds; a clock that is set back stands still here.
+        @param now: POSIX seconds, which may be less than before.
         """
-        self._now = max(self._now, now)
-        seen = self._seen.setdefault(application, {})
+        seen = self._seen.get(application)
+        if seen is None:
+            seen = self._seen[application] = OrderedDict()
         if previous != _NONE:
             seen.pop(previous, None)
         seen.pop(cmid, None)
-        seen[cmid] = self._now
+        seen[cmid] = now
         if len(seen) > CAPACITY:
-            del seen[next(iter(seen))]
-        while self._now - seen[oldest := next(iter(seen))] >= LIFETIME:
+            seen.popitem(last=False)
+        # The client that asks is at the end, and zero seconds off.
+        while abs(now - seen[oldest := next(iter(seen))]) >= LIFETIME:
             del seen[oldest]
         return len(seen)
+
+    def snapshot(self) -> Seen:
+        """
+        Copy who asked, for another one to go on from.
+        """
+        return {application: dict(clients) for application, clients in self._seen.items()}
 
 
 def counted(
@@ -81,7 +101,7 @@ def counted(
     Make the policy of a host that counts: it grants every request, and reports the clients of the application, but
     never more than twice the N policy of the request.
 
-    @param catalog: Knows the applications.
+    @param catalog: Knows the applications; where it has none, all clients are counted together.
     @param counts: Who asked; it outlives the policy.
     @param activation_interval: Minutes.
     @param renewal_interval: Minutes.
@@ -89,7 +109,7 @@ def counted(
     charges = {
         guid: max(application.minimum_clients // 2 - 1, 0) if counts.precharged else 0
         for guid, application in catalog.applications.items()
-    }
+    } or {_NONE: 0}
     fallback = next(iter(charges))
 
     def decide(request: RequestBody, peer: Peer, now: float) -> Grant | HResult:

@@ -4,13 +4,15 @@ Counting clients: the counts are those of the rule at every step, and memory is 
 
 from __future__ import annotations
 
+from unittest import mock
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.kms.catalog import load_catalog
+from kmsproto.kms import counts as counts_module
+from kmsproto.kms.catalog import Catalog, load_catalog
 from kmsproto.kms.counts import CAPACITY, LIFETIME, ClientCounts, counted
 from kmsproto.kms.policy import Grant, Peer
 from tests.kms.samples import REQUEST, WINDOWS
@@ -69,18 +71,62 @@ class CountTests(SynchronousTestCase):
             arguments = (application, UUID(int=cmid), UUID(int=previous), now)
             self.assertEqual(counts.count(*arguments), rule.count(*arguments))
 
+    @given(
+        st.lists(
+            st.tuples(st.integers(1, 12), st.sampled_from([0.0, LIFETIME / 3, LIFETIME])),
+            max_size=60,
+        )
+    )
+    def test_forgotten(self, steps: list[tuple[int, float]]) -> None:
+        """
+        To forget the oldest clients beyond the capacity changes no count up to it, also when time passes.
+        """
+        counts, rule, now = ClientCounts(precharged=False), Rule(), 1e9
+        with mock.patch.object(counts_module, "CAPACITY", 5):
+            for cmid, passed in steps:
+                now += passed
+                arguments = (WINDOWS, UUID(int=cmid), NOBODY, now)
+                self.assertEqual(counts.count(*arguments), min(rule.count(*arguments), 5))
+
     def test_clock_set_back(self) -> None:
         """
-        A clock that is set back stands still: nobody is forgotten, nobody counts for ever.
+        When a clock is set back nobody is forgotten, and all expire in time.
         """
-        counts = ClientCounts(precharged=False)
-        for number, now in ((1, LIFETIME), (2, 0.0), (3, LIFETIME)):
-            self.assertEqual(counts.count(WINDOWS, UUID(int=number), NOBODY, now), number)
-        self.assertEqual(counts.count(WINDOWS, UUID(int=4), NOBODY, 2 * LIFETIME), 1)
+        counts, now = ClientCounts(precharged=False), 1e9
+        for number, off in ((1, 0.0), (2, 1 - LIFETIME), (3, 0.0)):
+            self.assertEqual(counts.count(WINDOWS, UUID(int=number), NOBODY, now + off), number)
+        self.assertEqual(counts.count(WINDOWS, UUID(int=4), NOBODY, now + LIFETIME), 1)
+
+    def test_clock_put_right(self) -> None:
+        """
+        When a clock that was years ahead is put right, those that asked meanwhile do not count for years.
+        """
+        counts, now = ClientCounts(precharged=False), 1e9
+        for number in (1, 2, 3):
+            self.assertEqual(counts.count(WINDOWS, UUID(int=number), NOBODY, 4e9), number)
+        self.assertEqual(counts.count(WINDOWS, UUID(int=4), NOBODY, now), 1)
+        self.assertEqual(counts.count(WINDOWS, UUID(int=5), NOBODY, now + LIFETIME - 1), 2)
+        self.assertEqual(counts.count(WINDOWS, UUID(int=6), NOBODY, now + LIFETIME), 2)
+
+    def test_snapshot(self) -> None:
+        """
+        One that goes on from a snapshot counts what the other would, and neither changes the other.
+        """
+        first = ClientCounts(precharged=False)
+        for number in (1, 2, 3):
+            first.count(WINDOWS, UUID(int=number), NOBODY, float(number))
+        first.count(OFFICE, UUID(int=1), NOBODY, 4.0)
+        snapshot = first.snapshot()
+        second = ClientCounts(precharged=False, seen=snapshot)
+        self.assertEqual(second.snapshot(), snapshot)
+        for number, now, expected in ((4, 5.0, 4), (1, LIFETIME + 2, 3)):
+            for counts in (first, second):
+                self.assertEqual(counts.count(WINDOWS, UUID(int=number), NOBODY, now), expected)
+        self.assertEqual(set(snapshot[WINDOWS]), {UUID(int=number) for number in (1, 2, 3)})
 
     def test_bounded(self) -> None:
         """
-        No more clients are remembered than any request can be told of.
+        No more clients are remembered than the capacity, and that is more than any request can be told of.
         """
         counts = ClientCounts(precharged=False)
         found = [
@@ -88,6 +134,7 @@ class CountTests(SynchronousTestCase):
             for number in range(1, CAPACITY + 100)
         ]
         self.assertEqual(max(found), CAPACITY)
+        self.assertEqual(len(counts.snapshot()[WINDOWS]), CAPACITY)
         self.assertGreater(CAPACITY, 2000)
 
 
@@ -118,17 +165,14 @@ class CountedTests(SynchronousTestCase):
         counts = ClientCounts(precharged=False)
         policy = counted(self.catalog, counts)
         for number in range(1, 10_001):
-            # Half of the last ones come within the 30 days that end with the first of the second half.
             request = REQUEST._replace(client_machine_id=UUID(int=number), n_policy=1000)
             decision = policy(request, PEER, float(number))
             self.assertEqual(decision, Grant(min(number, 2000)))
-        for days, expected in ((29, 2000), (31, 1)):
-            decision = policy(
-                REQUEST._replace(client_machine_id=UUID(int=1), n_policy=1000),
-                PEER,
-                10_000 + days * 86400.0 if days < 30 else 10_001 + 29 * 86400.0 + LIFETIME,
-            )
-            self.assertEqual(decision, Grant(expected))
+        again = REQUEST._replace(client_machine_id=UUID(int=10_000), n_policy=1000)
+        # The last one asks, and asks again while the others expire one by one.
+        for left in (2001, 2000, 1999, 1000, 2, 1):
+            decision = policy(again, PEER, 10_000 - left + LIFETIME)
+            self.assertEqual(decision, Grant(min(left, 2000)))
 
     def test_falls_step_by_step(self) -> None:
         """
@@ -162,7 +206,8 @@ class CountedTests(SynchronousTestCase):
 
     def test_applications(self) -> None:
         """
-        Applications are counted apart; one that nobody knows counts as that of its KMS id, or else as Windows.
+        Applications are counted apart; one that nobody knows counts as that of its KMS id, or else as Windows, and is
+        not remembered as one of its own.
         """
         counts = ClientCounts(precharged=False)
         self.assertEqual(self.reported(counts, client_machine_id=UUID(int=1)), 1)
@@ -179,6 +224,20 @@ class CountedTests(SynchronousTestCase):
             ),
             3,
         )
+        self.assertEqual(set(counts.snapshot()), {WINDOWS, OFFICE})
+
+    def test_no_applications(self) -> None:
+        """
+        With a catalogue without applications all clients are counted together, and none in advance.
+        """
+        known = self.catalog
+        catalog = Catalog("test", [], [], [], known.csvlks.values(), known.host_builds.values())
+        policy = counted(catalog, ClientCounts(precharged=True))
+        for number, application in ((1, WINDOWS), (2, OFFICE)):
+            request = REQUEST._replace(
+                client_machine_id=UUID(int=number), application_id=application
+            )
+            self.assertEqual(policy(request, PEER, 0.0), Grant(number))
 
     def test_intervals(self) -> None:
         """

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.errors import KMSProtoError
+from kmsproto.errors import KMSProtoError, ProductNotFoundError
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.counts import ClientCounts
 from kmsproto.kms.hresults import HResult
+from kmsproto.kms.messages import posix_seconds
 from kmsproto.kms.policy import Grant, ImmediatePolicy, Peer
 from kmsproto.kms.rules import (
     CLOCK_TOLERANCE,
@@ -118,11 +120,44 @@ class RulesTests(SynchronousTestCase):
         first = next(iter(self.catalog.skus.values()))
         for text in (str(first.number), first.name.upper(), str(first.guid)):
             self.assertEqual(products_named(self.catalog, text), {first.guid})
-        self.assertEqual(products_named(self.catalog, str(UNKNOWN)), {UNKNOWN})
+        for text in (f"{UNKNOWN}", f" {{{UNKNOWN}}} ", f"{UNKNOWN}".upper()):
+            self.assertEqual(products_named(self.catalog, text), {UNKNOWN})
         for text in ("Windoze", "99999"):
             with self.assertRaises(KMSProtoError) as caught:
                 products_named(self.catalog, text)
             self.assertIn(text, str(caught.exception))
+
+    def test_kms_id(self) -> None:
+        """
+        A KMS id is denied under every GUID that is known for it, by whichever of them it is named.
+        """
+        known = next(each for each in self.catalog.kms_ids.values() if each.aliases)
+        guids = (known.guid, *known.aliases)
+        for text in (*map(str, guids), f"{{{known.guid}}}"):
+            self.assertEqual(products_named(self.catalog, text), set(guids))
+
+    def test_suggestions(self) -> None:
+        """
+        A name that is nearly that of a product leads to it.
+        """
+        first = next(iter(self.catalog.skus.values()))
+        with self.assertRaises(ProductNotFoundError) as caught:
+            products_named(self.catalog, first.name[:-1] + "#")
+        self.assertIn(first.name, caught.exception.suggestions)
+
+    def test_needs_time(self) -> None:
+        """
+        What an inner policy returns that needs time is handed through.
+        """
+        later: Deferred[Grant] = Deferred()
+        for wrap in (
+            lambda inner: white_listed(self.catalog, 3, inner),
+            checking_time,
+            lambda inner: denying(frozenset({UNKNOWN}), inner),
+        ):
+            policy = wrap(lambda request, peer, now: later)
+            now = posix_seconds(REQUEST.client_time)
+            self.assertIs(self.ask(policy, now), later)
 
 
 class StandardPolicyTests(SynchronousTestCase):
