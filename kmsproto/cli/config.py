@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
+from twisted.internet import reactor
 from twisted.python.usage import UsageError
 
 from kmsproto.errors import KMSProtoError
+from kmsproto.kms.epid import INSTALLATION_IDENTIFIER_LENGTH, Installation
 from kmsproto.service.settings import BY_NAME
 from kmsproto.service.sources import Effective, combine, from_ini, gather
-from kmsproto.service.tap import Options
+from kmsproto.service.tap import Founding, Options, make_endpoints
 from kmsproto.service.template import render_file, render_reference, render_vlmcsd
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -45,7 +48,7 @@ def config(
     """
     try:
         if check is not None:
-            gather({}, {"KMSPROTO_CONFIG": str(check)}, os.geteuid())
+            _try(gather({}, {"KMSPROTO_CONFIG": str(check)}, os.geteuid()))
             click.echo(f"{check}: can be used")
         elif from_vlmcsd is not None:
             click.echo(_converted(from_vlmcsd), nl=False)
@@ -65,6 +68,17 @@ def _effective(arguments: tuple[str, ...]) -> Effective:
     options = Options()
     options.parseOptions(list(arguments))
     return options.effective
+
+
+def _try(settings: Effective) -> None:
+    """
+    Make what a host makes of settings at its start, short of listening.
+
+    @raise KMSProtoError: If it cannot be made.
+    """
+    # No identity is read or written; any will do to see whether there can be one.
+    Founding(Installation(bytes(INSTALLATION_IDENTIFIER_LENGTH), date.min)).site(settings)
+    make_endpoints(settings, reactor)
 
 
 def _converted(path: Path) -> str:

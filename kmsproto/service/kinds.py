@@ -19,6 +19,8 @@ from kmsproto.net.listening import parse_listen
 
 #: Worker processes at most.
 MAXIMUM_WORKERS = 256
+#: Digits of a number at most: one that is longer need not be read to be wrong.
+_LONGEST_NUMBER = 20
 #: Seconds of a time limit, at most a day.
 _DAY = 86400
 #: What Microsoft allows for the intervals, in minutes.
@@ -67,9 +69,12 @@ def whole_number(
 
     def read(text: str) -> int:
         # Of what int() takes, "1_000" and " 1" are not numbers to an operator.
-        if not (text.isascii() and text.isdecimal() and smallest <= int(text[:20]) <= largest):
+        if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER):
             raise ValueError(text)
-        return int(text)
+        number = int(text)
+        if not smallest <= number <= largest:
+            raise ValueError(text)
+        return number
 
     return Kind(f"{what} ({smallest} to {largest}{remark})", read, metavar)
 

@@ -243,7 +243,7 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
         _check_surroundings(twistd)
     try:
         installation = _installation(settings["state-directory"])
-        endpoints = _endpoints(settings, reactor)
+        endpoints = make_endpoints(settings, reactor)
         founding = Founding(installation)
         site = founding.site(settings)
         journal = open_journal(
@@ -371,7 +371,7 @@ def _installation(directory: Path) -> Installation:
         raise StateError(f"{error}; choose another with --state-directory") from error
 
 
-def _endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
+def make_endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
     """
     Make the endpoints.
 

@@ -115,6 +115,7 @@ class Worker:
         self._relay = relay
         self._backoff = Backoff()
         self._born = 0.0
+        self._ready = self._changed = False
         self._process: _WorkerProcess | None = None
         self._restart: IDelayedCall | None = None
         self._stopping: Stopping | None = None
@@ -131,6 +132,7 @@ class Worker:
         Start a process.
         """
         self._restart = None
+        self._ready = self._changed = False
         self._born = self._clock.seconds()
         process = _WorkerProcess(self, self._relay)
         try:
@@ -150,10 +152,14 @@ class Worker:
 
     def hand_over(self) -> None:
         """
-        Hand over what holds now, if there is a process.
+        Hand over what holds now, if there is a process; to one that still reads its first document, when it has.
         """
-        if self._process is not None:
+        if self._process is None:
+            return
+        if self._ready:
             self._process.hand_over(self.document())
+        else:
+            self._changed = True
 
     def stop(self) -> Stopping:
         """
@@ -185,6 +191,10 @@ class Worker:
         The process tells how it is.
         """
         if news == READY:
+            self._ready = True
+            if self._changed:
+                self._changed = False
+                self.hand_over()
             self._log.info("ready worker={number} pid={pid}", number=self.number, pid=pid)
         elif news == CLOSED and self._stopping is not None and not self._stopping.closed.called:
             self._stopping.closed.callback(None)

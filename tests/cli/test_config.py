@@ -91,6 +91,18 @@ class ConfigTests(SynchronousTestCase):
             f"{bad}: listen.port: 'x' is not", self.run_config("--check", bad, status=1).output
         )
 
+    def test_check_is_a_start(self) -> None:
+        """
+        What a host would refuse at its start is refused here too.
+        """
+        for text in (
+            "[activation]\ndeny_products = ['zz']\n",
+            "[catalog]\nkms_data = '/nowhere.kmd'\n",
+            "[listen]\nendpoints = ['foo']\n",
+            "[identity]\nhost_build = 12345\n",
+        ):
+            self.run_config("--check", self.file("bad.toml", text), status=1)
+
     def test_from_vlmcsd(self) -> None:
         """
         A vlmcsd.ini becomes a file of settings that means the same.

@@ -125,7 +125,7 @@ _BEYOND_LEVEL = ["4", "-1", *NUMBERLESS]
 FORBIDDEN: dict[str, list[str]] = {
     "config": ["", "\0"],
     "vlmcsd-ini": [""],
-    "port": ["-1", "65536", "99999999999999999999", *NUMBERLESS],
+    "port": ["-1", "65536", "99999999999999999999", "0" * 21 + "9999999", *NUMBERLESS],
     "listen": ["", "x", "127.0.0.1:70000", "[::1", "1.2.3.4:x"],
     "endpoint": [""],
     "free-bind": _NEITHER,

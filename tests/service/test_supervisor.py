@@ -18,6 +18,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from kmsproto.service.handover import READY
 from kmsproto.service.supervisor import Command, SupervisorService, reactor_module
 from tests.service.test_sharing import FakeEndpoint, FakePort
 from tests.service.test_workers import FakeProcess
@@ -263,6 +264,8 @@ class SupervisorTests(SynchronousTestCase):
         it did.
         """
         processes = self.start()
+        for worker in self.service.workers:
+            worker.reported(worker.pid or 0, READY)
         self.written.clear()
         os.kill(os.getpid(), signal.SIGHUP)
         self.reactor.advance(0)

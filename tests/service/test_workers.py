@@ -22,6 +22,7 @@ from kmsproto.service.handover import (
     DOCUMENT_DESCRIPTOR,
     ERROR_DESCRIPTOR,
     LOG_DESCRIPTOR,
+    READY,
     REPORT_DESCRIPTOR,
 )
 from kmsproto.service.workers import FIRST_PAUSE, LONG_LIFE, LONGEST_PAUSE, Backoff, Worker
@@ -254,6 +255,7 @@ class WorkerTests(SynchronousTestCase):
         """
         self.worker.hand_over()
         process = self.start()
+        self.worker.reported(process.pid or 0, READY)
         before = len(process.handed)
         self.worker.hand_over()
         self.assertEqual(len(process.handed), before + 1)
@@ -261,6 +263,18 @@ class WorkerTests(SynchronousTestCase):
         self.worker.hand_over()
         process.exits()
         self.worker.hand_over()
+        self.assertEqual(len(process.handed), before + 1)
+
+    def test_hand_over_at_its_start(self) -> None:
+        """
+        A process that is not ready yet gets what holds by then as soon as it is, once.
+        """
+        process = self.start()
+        before = len(process.handed)
+        for _ in range(3):
+            self.worker.hand_over()
+        self.assertEqual(len(process.handed), before)
+        self.worker.reported(process.pid or 0, READY)
         self.assertEqual(len(process.handed), before + 1)
 
     def test_stop(self) -> None:
