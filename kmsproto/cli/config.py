@@ -16,9 +16,11 @@ from twisted.python.usage import UsageError
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.epid import INSTALLATION_IDENTIFIER_LENGTH, Installation
+from kmsproto.service.endpoints import make_endpoints
+from kmsproto.service.hosting import Founding
 from kmsproto.service.settings import BY_NAME
 from kmsproto.service.sources import Effective, combine, from_ini, gather
-from kmsproto.service.tap import Founding, Options, make_endpoints
+from kmsproto.service.tap import Options
 from kmsproto.service.template import render_file, render_reference, render_vlmcsd
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -30,11 +30,11 @@ from zope.interface import provider
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.net.quoting import tolerate
-from kmsproto.service.hosting import group_seed, make_factory
+from kmsproto.service.hosting import Founding, group_seed, make_factory
 from kmsproto.service.inetd import guard_output, serve_descriptor
 from kmsproto.service.installation import load_installation
 from kmsproto.service.startup import StartupError
-from kmsproto.service.tap import Founding, Options
+from kmsproto.service.tap import Options
 
 _log = Logger()
 

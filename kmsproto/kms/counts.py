@@ -21,8 +21,6 @@ Source: "KMS messages, versions 4, 5 and 6", section "What a host answers".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from types import MappingProxyType
 from uuid import UUID
 
 from kmsproto.kms.catalog import Catalog
@@ -42,9 +40,6 @@ LIFETIME = 30 * 86400.0
 CAPACITY = 4096
 
 _NONE = UUID(int=0)
-#: When each client asked last, in POSIX seconds, by application and CMID, the first first.
-Seen = Mapping[UUID, Mapping[UUID, float]]
-_NOBODY: Seen = MappingProxyType({})
 
 
 class ClientCounts:
@@ -53,12 +48,12 @@ class ClientCounts:
 
     @param precharged: Whether to begin with half of the clients that each application wants to see, less one, so that
         the first real ones suffice.  They have no CMIDs and do not expire.
-    @param seen: The L{snapshot} to go on from; nobody has asked yet if there is none.
     """
 
-    def __init__(self, *, precharged: bool, seen: Seen = _NOBODY) -> None:
+    def __init__(self, *, precharged: bool) -> None:
         self.precharged = precharged
-        self._seen = {application: OrderedDict(clients) for application, clients in seen.items()}
+        #: When each client asked last, in POSIX seconds, by application and CMID, the first first.
+        self.seen: dict[UUID, OrderedDict[UUID, float]] = {}
 
     def count(self, application: UUID, cmid: UUID, previous: UUID, now: float) -> int:
         """
@@ -69,9 +64,9 @@ class ClientCounts:
         @param previous: Its CMID before that; zero if it never changed.
         @param now: POSIX seconds, which may be less than before.
         """
-        seen = self._seen.get(application)
+        seen = self.seen.get(application)
         if seen is None:
-            seen = self._seen[application] = OrderedDict()
+            seen = self.seen[application] = OrderedDict()
         if previous != _NONE:
             seen.pop(previous, None)
         seen.pop(cmid, None)
@@ -82,12 +77,6 @@ class ClientCounts:
         while abs(now - seen[oldest := next(iter(seen))]) >= LIFETIME:
             del seen[oldest]
         return len(seen)
-
-    def snapshot(self) -> Seen:
-        """
-        Copy who asked, for another one to go on from.
-        """
-        return {application: dict(clients) for application, clients in self._seen.items()}
 
 
 def counted(

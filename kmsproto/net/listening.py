@@ -70,7 +70,39 @@ def parse_listen(text: str, default_port: int) -> tuple[str, int]:
 
 
 @implementer(IStreamServerEndpoint)
-class BothFamiliesEndpoint:
+class _SocketEndpoint:
+    """
+    Listens on a socket that a subclass opens.
+    """
+
+    _reactor: IReactorSocket
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+
+        @return: The port; or a L{CannotListenError} failure.
+        """
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: Any) -> IListeningPort:
+        # The reactor works on a duplicate of the descriptor.
+        with self._open() as listener:
+            listener.setblocking(False)
+            # Where connections inherit it, as on Linux, nobody has to set it for each of them.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return adopt_port(self._reactor, listener.fileno(), listener.family, factory)
+
+    def _open(self) -> socket.socket:
+        """
+        Open a socket that listens.
+
+        @raise CannotListenError: If it cannot be opened.
+        """
+        raise NotImplementedError
+
+
+class BothFamiliesEndpoint(_SocketEndpoint):
     """
     Listens on a TCP port of every address of this machine, IPv6 and IPv4.
 
@@ -82,28 +114,18 @@ class BothFamiliesEndpoint:
         self._reactor = reactor
         self._port = port
 
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        Listen.
-
-        @return: The port; or a L{CannotListenError} failure.
-        """
-        return execute(self._listen, protocolFactory)
-
-    def _listen(self, factory: Any) -> IListeningPort:
+    def _open(self) -> socket.socket:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
         try:
-            listener = socket.create_server(
+            return socket.create_server(
                 ("", self._port), family=family, backlog=BACKLOG, dualstack_ipv6=both
             )
         except OSError as error:
             raise CannotListenError("", self._port, error) from error
-        return _adopt(self._reactor, listener, factory)
 
 
-@implementer(IStreamServerEndpoint)
-class AddressEndpoint:
+class AddressEndpoint(_SocketEndpoint):
     """
     Listens on a TCP port of one address.
 
@@ -121,15 +143,7 @@ class AddressEndpoint:
         self._port = port
         self._free_bind = free_bind
 
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        Listen.
-
-        @return: The port; or a L{CannotListenError} failure.
-        """
-        return execute(self._listen, protocolFactory)
-
-    def _listen(self, factory: Any) -> IListeningPort:
+    def _open(self) -> socket.socket:
         if self._free_bind and not sys.platform.startswith("linux"):
             problem = "only Linux listens on addresses that are not there; leave --free-bind out"
             raise CannotListenError(self._address, self._port, problem)
@@ -152,7 +166,7 @@ class AddressEndpoint:
             if listener is not None:
                 listener.close()
             raise CannotListenError(self._address, self._port, error) from error
-        return _adopt(self._reactor, listener, factory)
+        return listener
 
 
 def _bind_freely(listener: socket.socket, is_ipv6: bool) -> None:
@@ -163,14 +177,3 @@ def _bind_freely(listener: socket.socket, is_ipv6: bool) -> None:
         listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
     else:
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-
-
-def _adopt(reactor: IReactorSocket, listener: socket.socket, factory: Any) -> IListeningPort:
-    """
-    Hand a listening socket to the reactor, which works on a duplicate of its descriptor.
-    """
-    with listener:
-        listener.setblocking(False)
-        # Where connections inherit it, as on Linux, nobody has to set it for each of them.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return adopt_port(reactor, listener.fileno(), listener.family, factory)

@@ -12,9 +12,11 @@ succeeds as a whole or changes nothing, and hands it to the factory that has the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,22 +35,22 @@ from kmsproto.net.reporting import LineStyle
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.service.catalogs import parse_file, read_file
 from kmsproto.service.kinds import SettingError
-from kmsproto.service.sources import Effective
+from kmsproto.service.sources import place
 
 #: Association groups are numbered with so many bits.
 _GROUP_BITS = 32
 #: Random bytes that ePIDs are made of which are new at every start.
 DRAWN_LENGTH = 16
-#: Bits of the level that vlmcsd calls the protection of public addresses.
-LISTEN_PRIVATE, REFUSE_PUBLIC = 1, 2
+#: Bit of the level that vlmcsd calls the protection of public addresses: refuse peers that have one.
+REFUSE_PUBLIC = 2
 
 
 _Read = TypeVar("_Read")
 
 
-class UnknownNameError(KMSProtoError):
+class UnusableError(KMSProtoError):
     """
-    A setting names something that the products do not have.
+    A setting names a product that is not there, or a file that cannot be used.
     """
 
 
@@ -88,10 +90,13 @@ def read_catalog(settings: Mapping[str, Any]) -> bytes | None:
     """
     Read the file of products, if the settings name one.
 
-    @raise CatalogError: If it cannot be read.
+    @raise UnusableError: If it cannot be read.
     """
     path = settings["kms-data"]
-    return None if path is None else read_file(path)
+    if path is None:
+        return None
+    with _placed(settings, "kms-data"):
+        return read_file(path)
 
 
 def make_catalog(settings: Mapping[str, Any], file: bytes | None) -> Catalog:
@@ -99,11 +104,12 @@ def make_catalog(settings: Mapping[str, Any], file: bytes | None) -> Catalog:
     Make the products.
 
     @param file: The file of products that the settings name, if they do.
-    @raise CatalogError: If it cannot be used.
+    @raise UnusableError: If it cannot be used.
     """
     if file is None:
         return load_catalog()
-    return parse_file(file, str(settings["kms-data"]), settings["kms-data-only"])
+    with _placed(settings, "kms-data"):
+        return parse_file(file, str(settings["kms-data"]), settings["kms-data-only"])
 
 
 def make_site(
@@ -145,11 +151,9 @@ def make_site(
             today=today,
         )
     except CatalogError as error:
-        build = settings["host-build"]
-        builds = ", ".join(map(str, host_builds(catalog)))
-        raise SettingError(
-            "--host-build", str(build), f"a build of a KMS host that is known ({builds})"
-        ) from error
+        build, builds = settings["host-build"], ", ".join(map(str, host_builds(catalog)))
+        allowed = f"a build of a KMS host that is known ({builds})"
+        raise SettingError(place(settings, "host-build"), str(build), allowed) from error
     policy = standard_policy(
         catalog,
         activation_interval=settings["activation-interval"],
@@ -180,16 +184,60 @@ def _read(settings: Mapping[str, Any], name: str, read: Callable[[str], _Read]) 
     """
     Read the texts of a setting that mean something only with the products.
 
-    @raise UnknownNameError: If one means nothing; it says where that came from.
+    @raise UnusableError: If one means nothing.
     """
-    found = []
-    for text in settings[name]:
-        try:
-            found.append(read(text))
-        except KMSProtoError as error:
-            where = settings.origin(name) if isinstance(settings, Effective) else f"--{name}"
-            raise UnknownNameError(f"{where}: {error}") from error
-    return found
+    with _placed(settings, name):
+        return [read(text) for text in settings[name]]
+
+
+@contextmanager
+def _placed(settings: Mapping[str, Any], name: str) -> Iterator[None]:
+    """
+    Put the place that gave a setting before what is wrong with it.
+
+    @raise UnusableError: If anything is.
+    """
+    try:
+        yield
+    except KMSProtoError as error:
+        raise UnusableError(f"{place(settings, name)}: {error}") from error
+
+
+class Founding:
+    """
+    Makes sites, at the start and at every reload.
+
+    @param installation: What makes this host the same host at every start.
+    @ivar catalog_file: The file of products, as it was read for the last site.
+    @ivar drawn: Random bytes for what is new at every start.
+    """
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._counts: ClientCounts | None = None
+        self.catalog_file: bytes | None = None
+        self.drawn = os.urandom(DRAWN_LENGTH)
+
+    def site(self, settings: Mapping[str, Any]) -> Site:
+        """
+        Make a site; the clients that were counted before still count.
+
+        @raise KMSProtoError: If it cannot be made of these settings.
+        """
+        file = read_catalog(settings)
+        catalog = make_catalog(settings, file)
+        now = time.time()
+        counts = self._counts or make_counts(settings)
+        site = make_site(
+            settings,
+            self._installation,
+            catalog=catalog,
+            counts=counts,
+            drawn=self.drawn,
+            today=datetime.fromtimestamp(now, UTC).date(),
+        )
+        self._counts, self.catalog_file = counts, file
+        return site
 
 
 def make_limits(settings: Mapping[str, Any]) -> Limits:

@@ -27,6 +27,7 @@ _DAY = 86400
 _INTERVAL = range(15, 43200 + 1)
 #: Seconds of the units in which an interval may be given.
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9})([smhdw]?)", re.ASCII | re.IGNORECASE)
 
 
@@ -114,8 +115,18 @@ def _workers(text: str) -> int:
     return usable_cores() if text.lower() == "auto" else _WORKER_COUNT.read(text)
 
 
+def _number(text: str) -> float:
+    """
+    Read a number that need not be whole, as an operator writes it.
+    """
+    # Of what float() takes, "1_0" and " 1" are not numbers to an operator.
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
+
+
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = _number(text)
     if not 0 < seconds <= _DAY:
         raise ValueError(text)
     return seconds
@@ -136,7 +147,7 @@ def _interval(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    rate = _number(text)
     if not 0 < rate <= 1_000_000:
         raise ValueError(text)
     return rate

@@ -29,7 +29,7 @@ class Reloader:
     @param settings: What holds.
     @param gather: Finds out what the sources say now.
     @param prepare: Makes a site of settings, or raises a L{KMSProtoError}.
-    @param apply: Lets a site and the settings that it was made of hold.
+    @param apply: Lets a site hold.
     @ivar settings: What holds.
     """
 
@@ -38,7 +38,7 @@ class Reloader:
         settings: Effective,
         gather: Callable[[], Effective],
         prepare: Callable[[Mapping[str, Any]], Site],
-        apply: Callable[[Site, Mapping[str, Any]], object],
+        apply: Callable[[Site], object],
     ) -> None:
         self.settings = settings
         self._gather = gather
@@ -61,7 +61,7 @@ class Reloader:
         except KMSProtoError as error:
             _log.error("not reloaded, the old settings stay: {problem}", problem=quote(str(error)))
             return False
-        self._apply(site, settings)
+        self._apply(site)
         self.settings = settings
         now = [name for name in changed if name not in fixed]
         _log.info("reloaded changed={changed}", changed=",".join(now) or "nothing")

@@ -505,7 +505,10 @@ BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 
 def check_common_view(
-    values: Mapping[str, Any], workers: int, settings: Iterable[Setting] = SETTINGS
+    values: Mapping[str, Any],
+    workers: int,
+    settings: Iterable[Setting] = SETTINGS,
+    place: Callable[[str], str] = "--{}".format,
 ) -> None:
     """
     See that nothing which one process must see as a whole is spread over several.
@@ -513,6 +516,7 @@ def check_common_view(
     @param values: The values of the settings by name.
     @param workers: How many processes serve.
     @param settings: The settings to look at.
+    @param place: Names the place that gave a setting.
     @raise SettingError: If a value cannot be had with so many workers.
     """
     if workers == 1:
@@ -524,4 +528,5 @@ def check_common_view(
                 f"possible with {workers} workers, each of which sees its own clients only;"
                 " use --workers=1 with it"
             )
-            raise SettingError(f"--{setting.name}", str(value), allowed)
+            text = "on" if value is True else str(value)
+            raise SettingError(place(setting.name), text, allowed)

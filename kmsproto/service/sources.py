@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from kmsproto.net.activation import KMS_PORT
 from kmsproto.service.kinds import FILE, SettingError
 from kmsproto.service.settings import (
     BY_NAME,
+    ENVIRONMENT_PREFIX,
     SETTINGS,
     SYSTEM_CONFIGURATION,
     Setting,
@@ -32,6 +34,8 @@ from kmsproto.service.vlmcsd import read_ini
 MAXIMUM_FILE = 1 << 20
 #: The last host build whose RPC server does not offer NDR64: Windows 7 and Server 2008 R2.
 LAST_WITHOUT_NDR64 = 7601
+#: Variables of the environment that are no settings: they choose the cipher when kmsproto is built, and when it runs.
+OTHER_VARIABLES = frozenset({"KMSPROTO_CIPHER", "KMSPROTO_NATIVE_CIPHER"})
 #: What a value is said to come from that nobody gave.
 DEFAULT_ORIGIN = "default"
 
@@ -96,6 +100,18 @@ class Effective(Mapping[str, Any]):
         return [each.name for each in SETTINGS if self[each.name] != other[each.name]]
 
 
+def place(settings: Mapping[str, Any], name: str) -> str:
+    """
+    Name the place that gave a setting, for an error about it.
+
+    @param settings: The values by name; of plain ones it is not known where they came from, so the option stands for
+        it.
+    """
+    if isinstance(settings, Effective) and name in settings.given:
+        return settings.given[name].where
+    return f"--{name}"
+
+
 def gather(command_line: Source, environment: Mapping[str, str], user_id: int) -> Effective:
     """
     Find out what holds.
@@ -128,8 +144,33 @@ def gather(command_line: Source, environment: Mapping[str, str], user_id: int) -
         values["ndr64"] = values["host-build"] > LAST_WITHOUT_NDR64
     if values["state-directory"] is None:
         values["state-directory"] = default_state_directory(environment, user_id)
-    check_common_view(values, values["workers"])
-    return Effective(values, given, warnings)
+    effective = Effective(values, given, [*warnings, *_misspelt(environment), *_idle(values)])
+    check_common_view(effective, values["workers"], place=partial(place, effective))
+    return effective
+
+
+def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """
+    Warn of variables that look like ours and are none; containers may set others on purpose.
+    """
+    known = {setting.variable for setting in SETTINGS}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known | OTHER_VARIABLES:
+            # Without what all of them begin with, which would make any two alike.
+            ends = [each.removeprefix(ENVIRONMENT_PREFIX) for each in known]
+            alike = difflib.get_close_matches(name.removeprefix(ENVIRONMENT_PREFIX), ends, n=1)
+            hint = f"; did you mean {ENVIRONMENT_PREFIX}{alike[0]}?" if alike else ""
+            yield f"{name} is not a setting and counts for nothing{hint}"
+
+
+def _idle(values: Mapping[str, Any]) -> Iterator[str]:
+    """
+    Warn of settings that need another one to mean anything.
+    """
+    if values["kms-data-only"] and values["kms-data"] is None:
+        yield "kms-data-only counts for nothing without kms-data"
+    if values["start-empty"] and not values["maintain-clients"]:
+        yield "start-empty counts for nothing without maintain-clients"
 
 
 def combine(sources: Sequence[Source]) -> Source:

@@ -8,45 +8,28 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.app import ServerOptions
 from twisted.application.service import IService
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from kmsproto import __version__
 from kmsproto.errors import KMSProtoError
-from kmsproto.kms.counts import ClientCounts
 from kmsproto.kms.epid import Installation
 from kmsproto.kms.host import DEFAULT_HOST_BUILD
 from kmsproto.kms.rijndael import IMPLEMENTATION
-from kmsproto.net.activation import KMS_PORT
-from kmsproto.net.interfaces import private_addresses
-from kmsproto.net.listening import AddressEndpoint, BothFamiliesEndpoint, parse_listen
-from kmsproto.net.proxied import ProxiedEndpoint
 from kmsproto.net.quoting import quote, tolerate
+from kmsproto.service.endpoints import make_endpoints
 from kmsproto.service.handover import Handover
-from kmsproto.service.hosting import (
-    DRAWN_LENGTH,
-    LISTEN_PRIVATE,
-    Site,
-    change_factory,
-    group_seed,
-    make_catalog,
-    make_counts,
-    make_factory,
-    make_site,
-    read_catalog,
-)
+from kmsproto.service.hosting import Founding, change_factory, group_seed, make_factory
 from kmsproto.service.installation import StateError, StateUnusableError, load_installation
-from kmsproto.service.kinds import ENDPOINT, FILE, SettingError
+from kmsproto.service.kinds import FILE, SettingError
 from kmsproto.service.listener import HostService
 from kmsproto.service.logs import open_journal
 from kmsproto.service.reloading import Reloader
@@ -269,9 +252,7 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     )
     for warning in (*settings.warnings, *site.warnings):
         _log.warn("{remark}", remark=warning)
-    reloader = Reloader(
-        settings, options.gather, founding.site, lambda site, _: change_factory(factory, site)
-    )
+    reloader = Reloader(settings, options.gather, founding.site, partial(change_factory, factory))
     tolerant = settings["exit-level"] == "tolerant"
     if workers == 1:
         return HostService(
@@ -312,43 +293,6 @@ def makeService(options: Options, reactor: Any = installed_reactor) -> IService:
     return service
 
 
-class Founding:
-    """
-    Makes sites, at the start and at every reload.
-
-    @param installation: What makes this host the same host at every start.
-    @ivar catalog_file: The file of products, as it was read for the last site.
-    @ivar drawn: Random bytes for what is new at every start.
-    """
-
-    def __init__(self, installation: Installation) -> None:
-        self._installation = installation
-        self._counts: ClientCounts | None = None
-        self.catalog_file: bytes | None = None
-        self.drawn = os.urandom(DRAWN_LENGTH)
-
-    def site(self, settings: Mapping[str, Any]) -> Site:
-        """
-        Make a site; the clients that were counted before still count.
-
-        @raise KMSProtoError: If it cannot be made of these settings.
-        """
-        file = read_catalog(settings)
-        catalog = make_catalog(settings, file)
-        now = time.time()
-        counts = self._counts or make_counts(settings)
-        site = make_site(
-            settings,
-            self._installation,
-            catalog=catalog,
-            counts=counts,
-            drawn=self.drawn,
-            today=datetime.fromtimestamp(now, UTC).date(),
-        )
-        self._counts, self.catalog_file = counts, file
-        return site
-
-
 def _check_surroundings(twistd: Any) -> None:
     """
     See that workers can be started later.
@@ -369,32 +313,3 @@ def _installation(directory: Path) -> Installation:
         return load_installation(directory, time.time(), os.urandom)
     except StateUnusableError as error:
         raise StateError(f"{error}; choose another with --state-directory") from error
-
-
-def make_endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
-    """
-    Make the endpoints.
-
-    @raise SettingError: If a description is not one of a server endpoint, or no address is left to listen on.
-    """
-    port, free = settings["port"], settings["free-bind"]
-    addresses = [
-        parse_listen(text, KMS_PORT if port is None else port) for text in settings["listen"]
-    ]
-    private_only = settings["public-ip-protection"] & LISTEN_PRIVATE
-    if private_only and not addresses and port is not None:
-        addresses = [(address, port) for address in private_addresses()]
-    endpoints: list[IStreamServerEndpoint] = [
-        AddressEndpoint(reactor, *address, free_bind=free) for address in addresses
-    ]
-    if port is not None and not endpoints:
-        endpoints.append(BothFamiliesEndpoint(reactor, port))
-    for description in settings["endpoint"]:
-        try:
-            endpoint = serverFromString(reactor, description)
-        except Exception as error:
-            problem = f"{ENDPOINT.allowed}: {error}"
-            raise SettingError("--endpoint", description, problem) from error
-        is_proxied = description.startswith("haproxy:")
-        endpoints.append(ProxiedEndpoint(endpoint) if is_proxied else endpoint)
-    return endpoints

@@ -108,22 +108,6 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(counts.count(WINDOWS, UUID(int=5), NOBODY, now + LIFETIME - 1), 2)
         self.assertEqual(counts.count(WINDOWS, UUID(int=6), NOBODY, now + LIFETIME), 2)
 
-    def test_snapshot(self) -> None:
-        """
-        One that goes on from a snapshot counts what the other would, and neither changes the other.
-        """
-        first = ClientCounts(precharged=False)
-        for number in (1, 2, 3):
-            first.count(WINDOWS, UUID(int=number), NOBODY, float(number))
-        first.count(OFFICE, UUID(int=1), NOBODY, 4.0)
-        snapshot = first.snapshot()
-        second = ClientCounts(precharged=False, seen=snapshot)
-        self.assertEqual(second.snapshot(), snapshot)
-        for number, now, expected in ((4, 5.0, 4), (1, LIFETIME + 2, 3)):
-            for counts in (first, second):
-                self.assertEqual(counts.count(WINDOWS, UUID(int=number), NOBODY, now), expected)
-        self.assertEqual(set(snapshot[WINDOWS]), {UUID(int=number) for number in (1, 2, 3)})
-
     def test_bounded(self) -> None:
         """
         No more clients are remembered than the capacity, and that is more than any request can be told of.
@@ -134,7 +118,7 @@ class CountTests(SynchronousTestCase):
             for number in range(1, CAPACITY + 100)
         ]
         self.assertEqual(max(found), CAPACITY)
-        self.assertEqual(len(counts.snapshot()[WINDOWS]), CAPACITY)
+        self.assertEqual(len(counts.seen[WINDOWS]), CAPACITY)
         self.assertGreater(CAPACITY, 2000)
 
 
@@ -224,7 +208,7 @@ class CountedTests(SynchronousTestCase):
             ),
             3,
         )
-        self.assertEqual(set(counts.snapshot()), {WINDOWS, OFFICE})
+        self.assertEqual(set(counts.seen), {WINDOWS, OFFICE})
 
     def test_no_applications(self) -> None:
         """

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import load_catalog
-from kmsproto.service.hosting import group_seed, make_site
+from kmsproto.service.hosting import Founding, group_seed, make_site
 from kmsproto.service.kinds import MAXIMUM_WORKERS
 from kmsproto.service.sources import gather
 from kmsproto.testing import INSTALLATION
@@ -47,6 +47,20 @@ class NamesTests(SynchronousTestCase):
     """
     Names in settings that only the products know.
     """
+
+    def test_origin_of_others(self) -> None:
+        """
+        So are a host build that is not known, and a file of products that cannot be used.
+        """
+        for variable, text in (
+            ("KMSPROTO_HOST_BUILD", "12345"),
+            ("KMSPROTO_KMS_DATA", "/nowhere.kmd"),
+            ("KMSPROTO_KMS_DATA", "/dev/null"),
+        ):
+            effective = gather({}, {variable: text, "KMSPROTO_CONFIG": "/dev/null"}, 0)
+            with self.assertRaises(KMSProtoError) as caught:
+                Founding(INSTALLATION).site(effective)
+            self.assertTrue(str(caught.exception).startswith(f"{variable}: "), caught.exception)
 
     def test_origin(self) -> None:
         """

@@ -44,7 +44,8 @@ class ReloaderTests(SynchronousTestCase):
         """
         Listen to the log.
         """
-        self.applied: list[tuple[Any, Mapping[str, Any]]] = []
+        self.applied: list[Any] = []
+        self.prepared: list[Mapping[str, Any]] = []
         self.lines: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -58,9 +59,12 @@ class ReloaderTests(SynchronousTestCase):
         """
         Reload.
         """
-        reloader = Reloader(
-            before, find, prepare, lambda site, values: self.applied.append((site, values))
-        )
+
+        def note(settings: Mapping[str, Any]) -> Any:
+            self.prepared.append(settings)
+            return prepare(settings)
+
+        reloader = Reloader(before, find, note, self.applied.append)
         self.succeeded = reloader.reload()
         return reloader
 
@@ -70,7 +74,8 @@ class ReloaderTests(SynchronousTestCase):
         """
         reloader = self.reload(effective(), lambda: effective(idle_timeout="5"))
         self.assertTrue(self.succeeded)
-        self.assertEqual(self.applied[0][1]["idle-timeout"], 5.0)
+        self.assertEqual(len(self.applied), 1)
+        self.assertEqual(self.prepared[0]["idle-timeout"], 5.0)
         self.assertEqual(reloader.settings["idle-timeout"], 5.0)
         self.assertEqual(self.lines, ["info: reloaded changed=idle-timeout"])
 

@@ -140,7 +140,7 @@ FORBIDDEN: dict[str, list[str]] = {
     "max-connections-per-address": ["0", "1000001", *NUMBERLESS],
     "connection-rate": ["0", "-1", "1000001", "nan", "inf", "", "x"],
     "connection-burst": ["0", "1000001", *NUMBERLESS],
-    "idle-timeout": ["0", "-1", "86400.1", "nan", "inf", "-inf", "", "x", "1s"],
+    "idle-timeout": ["0", "-1", "86400.1", "1_0", " 1", "nan", "inf", "-inf", "", "x", "1s"],
     "disconnect-after-call": _NEITHER,
     "activation-interval": _BEYOND_INTERVAL,
     "renewal-interval": _BEYOND_INTERVAL,

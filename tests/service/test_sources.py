@@ -167,8 +167,33 @@ class OrderTests(SourceCase):
         """
         What needs a common view is refused with more than one worker, whatever gave the two.
         """
-        line = self.fails({"KMSPROTO_MAINTAIN_CLIENTS": "on"}, workers="2")
-        self.assertIn("--maintain-clients: 'True' is not possible with 2 workers", line)
+        line = self.fails({"KMSPROTO_MAINTAIN_CLIENTS": "1"}, workers="2")
+        self.assertIn("KMSPROTO_MAINTAIN_CLIENTS: 'on' is not possible with 2 workers", line)
+
+    def test_warnings(self) -> None:
+        """
+        What counts for nothing is warned of: a misspelt variable, and a setting that needs another one.
+        """
+        found = self.gather(
+            {
+                "KMSPROTO_PROT": "1",
+                "KMSPROTO_ZZZZZZ": "1",
+                "KMSPROTO_CIPHER": "Python",
+                "PORT": "1",
+            },
+            kms_data_only="on",
+            start_empty="on",
+        )
+        self.assertEqual(
+            list(found.warnings),
+            [
+                "KMSPROTO_PROT is not a setting and counts for nothing; did you mean KMSPROTO_PORT?",
+                "KMSPROTO_ZZZZZZ is not a setting and counts for nothing",
+                "kms-data-only counts for nothing without kms-data",
+                "start-empty counts for nothing without maintain-clients",
+            ],
+        )
+        self.assertEqual(self.gather().warnings, ())
 
 
 class EnvironmentTests(SourceCase):

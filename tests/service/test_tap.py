@@ -572,7 +572,7 @@ class MakeSupervisorTests(SynchronousTestCase):
         parse("--workers=1", "--maintain-clients=on")
         with self.assertRaises(UsageError) as caught:
             parse("--workers=2", "-M1")
-        self.assertIn("--maintain-clients: 'True' is not possible", str(caught.exception))
+        self.assertIn("-maintain-clients: 'on' is not possible", str(caught.exception))
 
     def test_says_what_starts(self) -> None:
         """

@@ -1,0 +1,54 @@
+"""
+Where a host listens: the endpoints that the settings ask for.
+
+Addresses and ports become endpoints of our own, whose connections cost less than Twisted's; anything else is described
+as Twisted has it.  One that speaks the PROXY protocol gets a wrapper around it, so that the peer which the proxy names
+is the one that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from kmsproto.net.activation import KMS_PORT
+from kmsproto.net.interfaces import private_addresses
+from kmsproto.net.listening import AddressEndpoint, BothFamiliesEndpoint, parse_listen
+from kmsproto.net.proxied import ProxiedEndpoint
+from kmsproto.service.kinds import ENDPOINT, SettingError
+from kmsproto.service.sources import place
+
+#: Bit of the level that vlmcsd calls the protection of public addresses: listen on private ones only.
+LISTEN_PRIVATE = 1
+
+
+def make_endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
+    """
+    Make the endpoints.
+
+    @raise SettingError: If a description is not one of a server endpoint, or no address is left to listen on.
+    """
+    port, free = settings["port"], settings["free-bind"]
+    addresses = [
+        parse_listen(text, KMS_PORT if port is None else port) for text in settings["listen"]
+    ]
+    private_only = settings["public-ip-protection"] & LISTEN_PRIVATE
+    if private_only and not addresses and port is not None:
+        addresses = [(address, port) for address in private_addresses()]
+    endpoints: list[IStreamServerEndpoint] = [
+        AddressEndpoint(reactor, *address, free_bind=free) for address in addresses
+    ]
+    if port is not None and not endpoints:
+        endpoints.append(BothFamiliesEndpoint(reactor, port))
+    for description in settings["endpoint"]:
+        try:
+            endpoint = serverFromString(reactor, description)
+        except Exception as error:
+            problem = f"{ENDPOINT.allowed}: {error}"
+            raise SettingError(place(settings, "endpoint"), description, problem) from error
+        is_proxied = description.startswith("haproxy:")
+        endpoints.append(ProxiedEndpoint(endpoint) if is_proxied else endpoint)
+    return endpoints
