@@ -1,5 +1,5 @@
 """
-How the bodies travel: sealed and opened in versions 4, 5 and 6, as a client does and as a host does.
+How the bodies travel: requests sealed and opened, and answers sealed, in versions 4, 5 and 6.
 
 Version 4 sends bodies in clear with a CBC-MAC behind them.  Versions 5 and 6 encrypt them, together with a salt in
 front that plays the part of the initialization vector: everything after the version is one CBC message with a zero
@@ -11,8 +11,8 @@ extension C{_envelopes} was built and the cipher in use is one in C, what is ord
 with it everything that is refused, takes the long way through the Python in this module.  Both give the same.
 
 Every random byte is an argument.  What a host cannot open is a
-L{MalformedMessageError<kmsproto.kms.messages.MalformedMessageError>}; what a client finds wrong with an answer is a
-L{VerificationError<kmsproto.errors.VerificationError>} that names the check.
+L{MalformedMessageError<kmsproto.kms.messages.MalformedMessageError>}.  How a client opens an answer, check after check,
+stands in L{kmsproto.kms.verification}.
 
 Source: "KMS messages, versions 4, 5 and 6".
 """
@@ -25,16 +25,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from kmsproto.errors import LocalProtocolError, VerificationError
+from kmsproto.errors import LocalProtocolError
 from kmsproto.kms.messages import (
-    HARDWARE_ID_LENGTH,
     PROTOCOL_VERSIONS,
     REQUEST_BODY_LENGTH,
     MalformedMessageError,
     RequestBody,
     ResponseBody,
     decode_request_body,
-    decode_response_body,
     decode_version,
     encode_request_body,
     encode_response_body,
@@ -56,19 +54,22 @@ _KEYS: Mapping[int, tuple[bytes, Mapping[int, int] | None]] = {
     6: (bytes.fromhex("a94a4195e201432d9bcb460405d84a21"), {64: 0x73, 96: 0x09, 128: 0xE4}),
 }
 _MAC_CIPHER = Rijndael(*_KEYS[4])
-_CIPHERS = {version: Rijndael(*_KEYS[version]) for version in (5, 6)}
+#: The ciphers of the versions that encrypt.
+CIPHERS = {version: Rijndael(*_KEYS[version]) for version in (5, 6)}
 
-_VERSION_LENGTH = 4
+#: Bytes of the version in clear, in front of an encrypted body.
+VERSION_LENGTH = 4
 #: Where the lower byte of the major version stands.
 _MAJOR_VERSION = 2
-_MAC_LENGTH = 16
-_HASH_LENGTH = 32
-_HMAC_LENGTH = 16
+#: Bytes of the MAC of version 4, of the hash in versions 5 and 6, and of the HMAC of version 6.
+MAC_LENGTH = 16
+HASH_LENGTH = 32
+HMAC_LENGTH = 16
 #: Bytes of a request, by version; in versions 5 and 6 its body is padded to whole blocks.
 REQUEST_LENGTHS = {
-    4: REQUEST_BODY_LENGTH + _MAC_LENGTH,
-    5: _VERSION_LENGTH + SALT_LENGTH + 240,
-    6: _VERSION_LENGTH + SALT_LENGTH + 240,
+    4: REQUEST_BODY_LENGTH + MAC_LENGTH,
+    5: VERSION_LENGTH + SALT_LENGTH + 240,
+    6: VERSION_LENGTH + SALT_LENGTH + 240,
 }
 #: Where the body of a request of versions 5 and 6 ends behind its salt, and what stands there: PKCS#7 padding.
 _REQUEST_END = SALT_LENGTH + REQUEST_BODY_LENGTH
@@ -116,7 +117,7 @@ class OpenedRequest(NamedTuple):
 
 class OpenedResponse(NamedTuple):
     """
-    An answer that passed every check.
+    An answer that passed every check (L{kmsproto.kms.verification}).
 
     @ivar body: What the host answers.
     @ivar hardware_id: The host's hardware id, 8 bytes; empty before version 6.
@@ -150,7 +151,7 @@ def compute_hmac(client_time: int, message: bytes, slot: int = 0) -> bytes:
     inner, outer = begun_inner.copy(), begun_outer.copy()
     inner.update(message)
     outer.update(inner.digest())
-    return outer.digest()[-_HMAC_LENGTH:]
+    return outer.digest()[-HMAC_LENGTH:]
 
 
 @lru_cache(maxsize=64)
@@ -167,7 +168,10 @@ def _hmac_states(time_slot: int, slot: int) -> tuple[hashlib._Hash, hashlib._Has
     )
 
 
-def _xor(a: bytes, b: bytes) -> bytes:
+def xor(a: bytes, b: bytes) -> bytes:
+    """
+    Combine as many bytes with as many others.
+    """
     return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).to_bytes(len(a), "big")
 
 
@@ -179,7 +183,7 @@ def _pad(message: bytes) -> bytes:
     return message + bytes((length,)) * length
 
 
-def _unpad(message: bytes) -> bytes | None:
+def unpad(message: bytes) -> bytes | None:
     """
     Take PKCS#7 padding off.
 
@@ -203,7 +207,7 @@ def seal_request(body: RequestBody, salt: bytes) -> tuple[bytes, OpenedRequest]:
     if body.major_version == 4:
         return clear + compute_mac(clear), OpenedRequest(body, b"", b"")
     # A tool may ask in a version that does not exist; it is sealed like the newest that does.
-    sealed = _CIPHERS.get(body.major_version, _CIPHERS[6]).encrypt_cbc(_pad(salt + clear))
+    sealed = CIPHERS.get(body.major_version, CIPHERS[6]).encrypt_cbc(_pad(salt + clear))
     return encode_version(body) + sealed, OpenedRequest(body, salt, sealed[:SALT_LENGTH])
 
 
@@ -213,7 +217,7 @@ def open_request(payload: bytes) -> OpenedRequest:
 
     @raise MalformedMessageError: If its size, version, MAC, padding, or anything in its body is wrong.
     """
-    if len(payload) >= _VERSION_LENGTH and (native := _NATIVE.get(payload[_MAJOR_VERSION])):
+    if len(payload) >= VERSION_LENGTH and (native := _NATIVE.get(payload[_MAJOR_VERSION])):
         opened = native.open(payload, known_guid)
         if opened is not None:
             fields, salt, iv = opened
@@ -236,13 +240,13 @@ def _open_long(payload: bytes) -> OpenedRequest:
         if not hmac.compare_digest(compute_mac(clear), payload[REQUEST_BODY_LENGTH:]):
             raise MalformedMessageError("the MAC is wrong")
         return OpenedRequest(decode_request_body(clear), b"", b"")
-    message = _CIPHERS[version].decrypt_cbc(payload[_VERSION_LENGTH:])
+    message = CIPHERS[version].decrypt_cbc(payload[VERSION_LENGTH:])
     salt, clear = message[:SALT_LENGTH], message[SALT_LENGTH:_REQUEST_END]
     if message[_REQUEST_END:] != _REQUEST_PADDING:
         raise MalformedMessageError("the padding is wrong")
-    if clear[:_VERSION_LENGTH] != payload[:_VERSION_LENGTH]:
+    if clear[:VERSION_LENGTH] != payload[:VERSION_LENGTH]:
         raise MalformedMessageError("the version inside differs from the one outside")
-    iv = payload[_VERSION_LENGTH : _VERSION_LENGTH + SALT_LENGTH]
+    iv = payload[VERSION_LENGTH : VERSION_LENGTH + SALT_LENGTH]
     return OpenedRequest(decode_request_body(clear), salt, iv)
 
 
@@ -303,104 +307,11 @@ def _seal_long(
     if version == 4:
         return clear + compute_mac(clear)
     asked_salt = request.salt
-    masked, digest = _xor(random, asked_salt), hashlib.sha256(random).digest()
+    masked, digest = xor(random, asked_salt), hashlib.sha256(random).digest()
     if version == 5:
         # The same salt under the same key: the vector on the wire is that of the request.
         message = b"".join((asked_salt, clear, masked, digest))
     else:
         message = b"".join((salt, clear, masked, digest, hardware_id, asked_salt))
         message += compute_hmac(body.client_time, message)
-    return encode_version(body) + _CIPHERS[version].encrypt_cbc(_pad(message))
-
-
-def open_response(payload: bytes, request: OpenedRequest) -> OpenedResponse:
-    """
-    Open an answer and make every check that a client must make.
-
-    @param request: What L{seal_request} gave to remember.
-    @raise VerificationError: If a check fails; it names the first that did.
-    """
-    try:
-        version = decode_version(payload)
-        if version != request.body.major_version:
-            raise VerificationError(
-                "version", f"asked in version {request.body.major_version}, answered in {version}"
-            )
-        return (
-            _open_plain(payload, request)
-            if version == 4
-            else _open_encrypted(payload, request, version)
-        )
-    except MalformedMessageError as error:
-        raise VerificationError("layout", str(error)) from error
-
-
-def _open_plain(payload: bytes, request: OpenedRequest) -> OpenedResponse:
-    body, end = decode_response_body(payload)
-    _check(
-        "size", len(payload) == end + _MAC_LENGTH, f"{len(payload)} bytes, not {end + _MAC_LENGTH}"
-    )
-    _check("MAC", hmac.compare_digest(compute_mac(payload[:end]), payload[end:]), "it is wrong")
-    _check_echoes(body, request.body)
-    return OpenedResponse(body, b"")
-
-
-def _open_encrypted(payload: bytes, request: OpenedRequest, version: int) -> OpenedResponse:
-    sealed = payload[_VERSION_LENGTH:]
-    _check(
-        "size",
-        bool(sealed) and len(sealed) % BLOCK_LENGTH == 0,
-        f"{len(sealed)} bytes are no whole blocks",
-    )
-    padded = _CIPHERS[version].decrypt_cbc(sealed)
-    message = _unpad(padded)
-    if message is None:
-        raise VerificationError("padding", "it is wrong")
-    _check(
-        "version",
-        message[SALT_LENGTH : SALT_LENGTH + _VERSION_LENGTH] == payload[:_VERSION_LENGTH],
-        "they differ",
-    )
-    body, length = decode_response_body(message[SALT_LENGTH:])
-    tail = message[SALT_LENGTH + length :]
-    needed = (
-        SALT_LENGTH
-        + _HASH_LENGTH
-        + (HARDWARE_ID_LENGTH + SALT_LENGTH + _HMAC_LENGTH if version == 6 else 0)
-    )
-    _check("size", len(tail) == needed, f"{len(tail)} bytes follow the body, not {needed}")
-    random = _xor(tail[:SALT_LENGTH], request.salt)
-    tail = tail[SALT_LENGTH:]
-    _check(
-        "SHA-256",
-        hashlib.sha256(random).digest() == tail[:_HASH_LENGTH],
-        "it is not that of the random bytes",
-    )
-    tail = tail[_HASH_LENGTH:]
-    same_iv = sealed[:SALT_LENGTH] == request.iv
-    if version == 5:
-        _check("IV", same_iv, "the host did not keep that of the request")
-    else:
-        _check("IV", not same_iv, "the host did not draw a salt of its own")
-        echoed = tail[HARDWARE_ID_LENGTH : HARDWARE_ID_LENGTH + SALT_LENGTH]
-        _check("request salt", echoed == request.salt, "it is not that of the request")
-        expected = tail[-_HMAC_LENGTH:]
-        signed = message[:-_HMAC_LENGTH]
-        slots = (compute_hmac(request.body.client_time, signed, slot) for slot in (0, -1, 1))
-        _check("HMAC", any(hmac.compare_digest(each, expected) for each in slots), "it is wrong")
-    _check_echoes(body, request.body)
-    return OpenedResponse(body, tail[:HARDWARE_ID_LENGTH] if version == 6 else b"")
-
-
-def _check_echoes(body: ResponseBody, request: RequestBody) -> None:
-    _check(
-        "client machine id",
-        body.client_machine_id == request.client_machine_id,
-        "it is not that of the request",
-    )
-    _check("client time", body.client_time == request.client_time, "it is not that of the request")
-
-
-def _check(name: str, passed: bool, problem: str) -> None:
-    if not passed:
-        raise VerificationError(name, problem)
+    return encode_version(body) + CIPHERS[version].encrypt_cbc(_pad(message))

@@ -28,11 +28,12 @@ from kmsproto.errors import (
     RemoteProtocolError,
     VerificationError,
 )
-from kmsproto.kms.envelopes import OpenedRequest, OpenedResponse, open_response, seal_request
+from kmsproto.kms.envelopes import OpenedRequest, OpenedResponse, seal_request
 from kmsproto.kms.host import Answer, Host
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer
+from kmsproto.kms.verification import open_response
 from kmsproto.rpc import calls, client, ndr, server
 from kmsproto.rpc.numbers import BindNakReason, FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId

@@ -13,12 +13,12 @@ from kmsproto.kms.envelopes import (
     OpenedResponse,
     compute_hmac,
     compute_mac,
-    open_response,
     seal_request,
     seal_response,
 )
 from kmsproto.kms.messages import RequestBody, ResponseBody, encode_response_body
 from kmsproto.kms.rijndael import Rijndael
+from kmsproto.kms.verification import open_response
 from tests.kms.handmade import (
     CIPHERS,
     STEP,

@@ -17,7 +17,6 @@ from kmsproto.kms.envelopes import (
     compute_hmac,
     compute_mac,
     open_request,
-    open_response,
     seal_request,
     seal_response,
 )
@@ -25,6 +24,7 @@ from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody, ResponseBody, decode_request_body
 from kmsproto.kms.policy import Peer
 from kmsproto.kms.rijndael import Rijndael
+from kmsproto.kms.verification import open_response
 from kmsproto.testing import make_host
 from tests.golden import EXCHANGES, RecordedPDU, load_exchange
 from tests.kms.samples import NOW

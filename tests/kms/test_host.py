@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import LocalProtocolError
 from kmsproto.kms.catalog import CSVLK, Catalog, load_catalog
-from kmsproto.kms.envelopes import OpenedRequest, open_response, seal_request
+from kmsproto.kms.envelopes import OpenedRequest, seal_request
 from kmsproto.kms.epid import ExtendedPID
 from kmsproto.kms.host import ENTROPY_POOL, Answer, Host, HostIdentity, pooled
 from kmsproto.kms.hresults import HResult
@@ -24,6 +24,7 @@ from kmsproto.kms.identity import DRAWN_PER_ANSWER, Override, make_identity
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer, Policy, charged
 from kmsproto.kms.requests import make_request
+from kmsproto.kms.verification import open_response
 from kmsproto.testing import INSTALLATION, fixed_entropy, make_host
 from tests.kms.samples import (
     CLIENT,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.internet.address import UNIXAddress
 from twisted.internet.testing import StringTransport
 
-from kmsproto.kms.envelopes import open_response
+from kmsproto.kms.verification import open_response
 from kmsproto.net.server import HostFactory, Limits
 from kmsproto.rpc import ndr, pdu
 from tests.net.wiring import (

@@ -1,5 +1,5 @@
 """
-Tests of L{kmsproto.kms.envelopes}: what a client checks in a response, one check after the other.
+Tests of L{kmsproto.kms.verification}: what a client checks in a response, one check after the other.
 
 The responses are made by L{tests.kms.handmade}, wrong in exactly one point.
 """
@@ -7,6 +7,7 @@ The responses are made by L{tests.kms.handmade}, wrong in exactly one point.
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 from uuid import UUID
 
 from hypothesis import given
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.errors import RemoteProtocolError, VerificationError
-from kmsproto.kms.envelopes import OpenedResponse, compute_mac, open_response, seal_request
+from kmsproto.kms.envelopes import OpenedResponse, compute_mac, seal_request
 from kmsproto.kms.messages import encode_response_body
+from kmsproto.kms.verification import open_response, verify_response
 from tests.kms.handmade import (
     CIPHERS,
     WRONG_VERSIONS,
@@ -357,3 +359,78 @@ class VerificationTests(SynchronousTestCase):
                     self.assertRaises(
                         VerificationError, open_response, flipped(payload, place, 1 << bit), opened
                     )
+
+
+class AllChecksTests(SynchronousTestCase):
+    """
+    All checks that can be made are made, and their outcomes told.
+    """
+
+    NAMES: ClassVar = {
+        4: ["version", "layout", "size", "MAC"],
+        5: ["version", "size", "padding", "version", "layout", "size", "SHA-256", "IV"],
+        6: [
+            *("version", "size", "padding", "version", "layout", "size"),
+            *("SHA-256", "IV", "request salt", "HMAC"),
+        ],
+    }
+
+    def test_good(self) -> None:
+        """
+        A good answer passes every check of its version, and comes out whole.
+        """
+        for version, names in self.NAMES.items():
+            verified = verify_response(sealed_response(version), remembered(version))
+            self.assertEqual(verified.body, response_of(version))
+            self.assertEqual(verified.hardware_id, HARDWARE_ID if version == 6 else b"")
+            self.assertEqual(
+                [check.name for check in verified.checks],
+                [*names, "client machine id", "client time"],
+            )
+            self.assertEqual(verified.failed, ())
+            self.assertEqual({check.problem for check in verified.checks}, {""})
+
+    def test_several_failures(self) -> None:
+        """
+        What is wrong in several points is told in all of them.
+        """
+        body = response_of(6)._replace(client_machine_id=UUID(int=1), client_time=1)
+        payload = made_response(
+            6,
+            salt=REQUEST_SALT,
+            body=encode_response_body(body),
+            echo=bytes(16),
+            signature=bytes(16),
+        )
+        verified = verify_response(payload, remembered(6))
+        self.assertEqual(verified.body, body)
+        self.assertEqual(
+            [check.name for check in verified.failed],
+            ["IV", "request salt", "HMAC", "client machine id", "client time"],
+        )
+
+    def test_behind_wrong_padding(self) -> None:
+        """
+        Where the padding is wrong, the body and the proofs are checked all the same, as far as they are there.
+        """
+        for version, names in self.NAMES.items():
+            if version == 4:
+                continue
+            clear = CIPHERS[version].decrypt_cbc(sealed_response(version)[4:])
+            sealed = CIPHERS[version].encrypt_cbc(clear[:-1] + b"\0")
+            verified = verify_response(version_bytes(version) + sealed, remembered(version))
+            self.assertEqual(verified.body, response_of(version))
+            self.assertEqual([check.name for check in verified.failed], ["padding"])
+            self.assertEqual(
+                [check.name for check in verified.checks][-len(names) + 5 :][-3:-2], [names[-1]]
+            )
+            # Nothing but padding that is none follows the body.
+            body = encode_response_body(response_of(version))
+            message = RESPONSE_SALT + body
+            message += bytes(-len(message) % 16)
+            sealed = CIPHERS[version].encrypt_cbc(message[:-1] + b"\xff")
+            verified = verify_response(version_bytes(version) + sealed, remembered(version))
+            self.assertEqual(
+                [check.name for check in verified.checks],
+                [*names[:5], "client machine id", "client time"],
+            )
