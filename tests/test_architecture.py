@@ -24,13 +24,21 @@ MAXIMUM_LINES = 650
 #: For each layer (the name below C{kmsproto}) the layers that it may import.  The package itself stands as C{""}.
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
-    "rpc": frozenset({"errors", "rpc"}),
-    "kms": frozenset({"errors", "kms"}),
+    "findings": frozenset(),
+    "rpc": frozenset({"errors", "findings", "rpc"}),
+    "kms": frozenset({"errors", "findings", "kms"}),
     "store": frozenset({"errors", "kms", "store"}),
-    "net": frozenset({"", "errors", "rpc", "kms", "net"}),
+    "net": frozenset({"", "errors", "findings", "rpc", "kms", "net"}),
+    "audit": frozenset({"", "errors", "findings", "rpc", "kms", "audit"}),
+    "decode": frozenset({"", "errors", "findings", "rpc", "kms", "decode"}),
     "service": frozenset({"", "errors", "rpc", "kms", "store", "net", "service", "web"}),
     "web": frozenset({"", "errors", "kms", "store", "net", "web"}),
-    "cli": frozenset({"", "errors", "rpc", "kms", "store", "net", "service", "web", "cli"}),
+    "cli": frozenset(
+        {
+            *("", "errors", "findings", "rpc", "kms", "store", "net", "audit", "decode"),
+            *("service", "web", "cli"),
+        }
+    ),
     "testing": frozenset({"", "errors", "rpc", "kms", "store", "net", "service", "testing"}),
     "": frozenset({"errors", "rpc", "kms", "store", "net", "service", "testing"}),
 }
@@ -246,7 +254,8 @@ class LayerTests(SynchronousTestCase):
 
     def test_cores_stand_alone(self) -> None:
         """
-        The errors, C{rpc}, C{kms} and C{store} import the standard library and nothing of other projects.
+        The errors, C{rpc}, C{kms}, C{audit} and C{store} import the standard library and nothing of other projects, and
+        C{decode} only what reads captures beside it.
         """
         self.assert_nothing(
             [
@@ -254,14 +263,16 @@ class LayerTests(SynchronousTestCase):
                 for name, targets in self.ours.items()
                 if layer_of(name) not in ON_TWISTED
                 for target in targets
-                if not is_ours(target) and target.split(".")[0] not in sys.stdlib_module_names
+                if not is_ours(target)
+                and target.split(".")[0] not in sys.stdlib_module_names
+                and (layer_of(name), target.split(".")[0]) != ("decode", "dpkt")
             ]
         )
 
     def test_foreign_packages(self) -> None:
         """
-        The layers on Twisted import nothing beside Twisted and its kin; only C{cli} imports click, and only C{net} what
-        knows the addresses of this machine.
+        The layers on Twisted import nothing beside Twisted and its kin; only C{cli} imports click and rich, and only
+        C{net} what knows the addresses of this machine.
         """
         allowed = TWISTED_AND_KIN | sys.stdlib_module_names | {"kmsproto"}
         self.assert_nothing(
@@ -272,7 +283,7 @@ class LayerTests(SynchronousTestCase):
                 for target in targets
                 if target.split(".")[0] not in allowed
                 and (layer_of(name), target.split(".")[0])
-                not in (("cli", "click"), ("net", "ifaddr"))
+                not in (("cli", "click"), ("cli", "rich"), ("net", "ifaddr"))
             ]
         )
 

@@ -123,7 +123,7 @@ def parse_override(catalog: Catalog, text: str) -> Override:
                 f" 3A1C049600B60076, not {digits[:80]!r}"
             )
         hardware_id = bytes.fromhex(re.sub("[-: ]", "", digits))
-    doubts = [*_doubts_about_name(catalog, csvlk, name), *_doubts_about_epid(catalog, csvlk, epid)]
+    doubts = [*_doubts_about_name(catalog, csvlk, name), *doubts_about_epid(catalog, csvlk, epid)]
     warning = f"the ePID given for {name[:80]!r}: {'; '.join(doubts)}" if doubts else ""
     return Override(csvlk.key, epid, hardware_id, warning)
 
@@ -165,7 +165,7 @@ def _doubts_about_name(catalog: Catalog, csvlk: CSVLK, name: str) -> list[str]:
     return doubts
 
 
-def _doubts_about_epid(catalog: Catalog, csvlk: CSVLK, epid: str) -> list[str]:
+def doubts_about_epid(catalog: Catalog, csvlk: CSVLK, epid: str) -> list[str]:
     """
     Tell what in an ePID no genuine host with a key of the group would say.
     """

@@ -9,14 +9,15 @@ L{HostConnection} is one connection of a host: segments and the time go in; byte
 happened, come out.  A policy that decides at once is asked on the way.  What else a policy returns (a Deferred, a
 coroutine) is none of our business: it is handed out with an L{Undecided} and comes back as a decision.
 
-L{ClientSession} is one connection of a client: requests go in, verified responses or errors come out.
+L{ClientSession} is one connection of a client: requests go in, verified responses or errors come out, and with each
+an L{Outcome} that keeps all there is to know about the exchange.
 
 Source: "Stub layout of RequestActivation in NDR 2.0 and NDR64 1.0".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from kmsproto.errors import (
@@ -28,15 +29,17 @@ from kmsproto.errors import (
     RemoteProtocolError,
     VerificationError,
 )
+from kmsproto.findings import Finding
 from kmsproto.kms.envelopes import OpenedRequest, OpenedResponse, seal_request
 from kmsproto.kms.host import Answer, Host
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.policy import Decision, Grant, Peer
-from kmsproto.kms.verification import open_response
+from kmsproto.kms.verification import Verified, verify_response
 from kmsproto.rpc import calls, client, ndr, server
 from kmsproto.rpc.numbers import BindNakReason, FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
+from kmsproto.rpc.scrutiny import Scrutiny
 from kmsproto.rpc.state import Interface, ServerState
 
 #: The TCP port that is registered for KMS.
@@ -273,6 +276,39 @@ class Bound:
 
 
 @dataclass(slots=True, frozen=True)
+class Outcome:
+    """
+    What became of a request: all there is to know about it, whether it was granted or not.
+
+    @ivar request: What was asked for.
+    @ivar request_payload: The KMS request as it was sent.
+    @ivar transfer_syntax: NDR or NDR64.
+    @ivar response_payload: The KMS response as it came; empty if there was none.
+    @ivar verified: The response opened and checked; L{None} if there was none.
+    @ivar error: Why this is no activation; L{None} if it is one.
+    """
+
+    request: OpenedRequest
+    request_payload: bytes
+    transfer_syntax: SyntaxId
+    response_payload: bytes = b""
+    verified: Verified | None = None
+    error: KMSProtoError | None = None
+
+    @property
+    def response(self) -> OpenedResponse:
+        """
+        The response, which passed every check.
+
+        @raise KMSProtoError: The error, if there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.verified is not None and self.verified.body is not None
+        return OpenedResponse(self.verified.body, self.verified.hardware_id)
+
+
+@dataclass(slots=True, frozen=True)
 class Activated:
     """
     A request was granted, and the response passed every check.
@@ -280,6 +316,7 @@ class Activated:
 
     call_id: int
     response: OpenedResponse
+    outcome: Outcome = field(compare=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -290,6 +327,7 @@ class NotActivated:
 
     call_id: int
     error: KMSProtoError
+    outcome: Outcome = field(compare=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -311,11 +349,20 @@ class ClientSession:
     @param ndr64: Whether to offer NDR64 beside NDR.
     @param bind_time_features: Whether to ask for bind-time features.
     @param multiplexed: Whether to ask for concurrent multiplexing.
+    @param scrutinize: Whether to look for broken rules in all that the host sends.
     """
 
-    def __init__(self, *, ndr64: bool, bind_time_features: bool, multiplexed: bool) -> None:
-        self._rpc = client.ClientConnection(multiplexed=multiplexed)
-        self._calls: dict[int, tuple[OpenedRequest, SyntaxId]] = {}
+    def __init__(
+        self,
+        *,
+        ndr64: bool,
+        bind_time_features: bool,
+        multiplexed: bool,
+        scrutinize: bool = False,
+    ) -> None:
+        self._scrutiny = Scrutiny() if scrutinize else None
+        self._rpc = client.ClientConnection(multiplexed=multiplexed, scrutiny=self._scrutiny)
+        self._calls: dict[int, Outcome] = {}
         self._rpc.bind(
             client.offer(KMS_INTERFACE.syntax, ndr64=ndr64, bind_time_features=bind_time_features)
         )
@@ -335,6 +382,20 @@ class ClientSession:
             "the host accepts the bind, but no transfer syntax for the KMS interface"
         )
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """
+        The rules that the host was seen to break, if that was to be looked for.
+        """
+        return () if self._scrutiny is None else self._scrutiny.findings
+
+    def connected_to(self, port: int | None) -> None:
+        """
+        Take note of the port that the client connected to, which a host tells in its bind_ack; L{None} if it has none.
+        """
+        if self._scrutiny is not None:
+            self._scrutiny.port = port
+
     def activate(self, body: RequestBody, salt: bytes) -> int:
         """
         Ask for an activation.
@@ -348,7 +409,7 @@ class ClientSession:
         call_id = self._rpc.call(
             context_id, REQUEST_ACTIVATION, ndr.encode_activation_request(payload, syntax)
         )
-        self._calls[call_id] = (request, syntax)
+        self._calls[call_id] = Outcome(request, payload, syntax)
         return call_id
 
     def data_to_send(self) -> bytes:
@@ -376,10 +437,8 @@ class ClientSession:
         if isinstance(event, client.ResponseReceived):
             return self._answered(event)
         if isinstance(event, client.FaultReceived):
-            del self._calls[event.call_id]
-            return NotActivated(
-                event.call_id, FaultError(event.status, FaultStatus.describe(event.status))
-            )
+            fault = FaultError(event.status, FaultStatus.describe(event.status))
+            return _not_activated(event.call_id, self._calls.pop(event.call_id), fault)
         if isinstance(event, client.BindRefused):
             return SessionEnded(
                 BindRefusedError(event.reason, BindNakReason.describe(event.reason))
@@ -393,26 +452,30 @@ class ClientSession:
         return Bound()
 
     def _answered(self, event: client.ResponseReceived) -> ClientEvent:
-        request, syntax = self._calls.pop(event.call_id)
+        """
+        Take the KMS response out of an answer and verify it.
+        """
+        asked = self._calls.pop(event.call_id)
         try:
-            return Activated(event.call_id, _read_answer(event, syntax, request))
-        except KMSProtoError as error:
-            return NotActivated(event.call_id, error)
+            payload, code = ndr.decode_activation_response(
+                event.stub, asked.transfer_syntax, event.byte_order
+            )
+        except ndr.BadStubError as problem:
+            return _not_activated(event.call_id, asked, VerificationError("stub", str(problem)))
+        if self._scrutiny is not None:
+            self._scrutiny.answered(event.stub, asked.transfer_syntax, event.byte_order)
+        if code:
+            error = HResultError(code, HResult(code).meaning)
+            return _not_activated(event.call_id, replace(asked, response_payload=payload), error)
+        verified = verify_response(payload, asked.request)
+        outcome = replace(asked, response_payload=payload, verified=verified)
+        if verified.failed:
+            first = verified.failed[0]
+            return _not_activated(
+                event.call_id, outcome, VerificationError(first.name, first.problem)
+            )
+        return Activated(event.call_id, outcome.response, outcome)
 
 
-def _read_answer(
-    event: client.ResponseReceived, syntax: SyntaxId, request: OpenedRequest
-) -> OpenedResponse:
-    """
-    Take the KMS response out of an answer and verify it.
-
-    @raise HResultError: If the host refused.
-    @raise VerificationError: If the stub or the response in it is not what it must be.
-    """
-    try:
-        payload, code = ndr.decode_activation_response(event.stub, syntax, event.byte_order)
-    except ndr.BadStubError as error:
-        raise VerificationError("stub", str(error)) from error
-    if code:
-        raise HResultError(code, HResult(code).meaning)
-    return open_response(payload, request)
+def _not_activated(call_id: int, outcome: Outcome, error: KMSProtoError) -> NotActivated:
+    return NotActivated(call_id, error, replace(outcome, error=error))

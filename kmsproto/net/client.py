@@ -2,7 +2,8 @@
 The KMS client on Twisted: connect to a host, ask, and get an answer that was verified, or an error that says why not.
 
 L{activate} is the whole of it for most: one connection, one request.  L{connect} gives an L{ActivationClient} for
-those who ask more than once on a connection; its calls may overlap.
+those who ask more than once on a connection; its calls may overlap.  Whoever wants to know all about an exchange, not
+only whether it was good, calls L{ActivationClient.ask}.
 
 Every way in which it can go wrong is an error of its own (L{kmsproto.errors}): the host was not reached or hung up,
 did not answer in time, refused the bind, offers no context that we can use, answered with a fault or an HRESULT, or
@@ -23,9 +24,17 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
+from kmsproto.findings import Finding
 from kmsproto.kms.envelopes import SALT_LENGTH, OpenedResponse
 from kmsproto.kms.messages import RequestBody
-from kmsproto.net.activation import Activated, Bound, ClientEvent, ClientSession, NotActivated
+from kmsproto.net.activation import (
+    Activated,
+    Bound,
+    ClientEvent,
+    ClientSession,
+    NotActivated,
+    Outcome,
+)
 from kmsproto.net.transports import send_at_once
 
 _Result = TypeVar("_Result")
@@ -44,6 +53,7 @@ class ClientOptions:
     @ivar multiplexed: Whether to ask for concurrent multiplexing.
     @ivar timeout: Seconds that the host has for the connection, the bind, and each answer.
     @ivar entropy: Gives so many random bytes.
+    @ivar scrutinize: Whether to look for broken rules in all that the host sends.
     """
 
     ndr64: bool = True
@@ -51,6 +61,7 @@ class ClientOptions:
     multiplexed: bool = True
     timeout: float = DEFAULT_TIMEOUT
     entropy: Callable[[int], bytes] = os.urandom
+    scrutinize: bool = False
 
 
 class ActivationClient(Protocol):
@@ -71,11 +82,19 @@ class ActivationClient(Protocol):
             ndr64=options.ndr64,
             bind_time_features=options.bind_time_features,
             multiplexed=options.multiplexed,
+            scrutinize=options.scrutinize,
         )
         self._bound: Deferred[None] = Deferred()
-        self._calls: dict[int, Deferred[OpenedResponse]] = {}
+        self._calls: dict[int, Deferred[Outcome]] = {}
         self._over: KMSProtoError | None = None
         self._closed: Deferred[None] | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """
+        The rules that the host was seen to break on this connection, if that was to be looked for.
+        """
+        return self._session.findings
 
     def wait_until_bound(self) -> Deferred[None]:
         """
@@ -90,13 +109,23 @@ class ActivationClient(Protocol):
         @param body: What to ask for; its version decides how it is sealed.
         @return: The verified answer, or one of the failures that L{kmsproto.errors} knows.
         """
+        return self.ask(body).addCallback(lambda outcome: outcome.response)
+
+    def ask(self, body: RequestBody) -> Deferred[Outcome]:
+        """
+        Ask for an activation, and learn all about what came of it.
+
+        @param body: What to ask for; its version decides how it is sealed.
+        @return: What the host answered, good or bad; it fails only when there was no answer.
+        """
         if self._over is not None:
             return fail(self._over)
         try:
             call_id = self._session.activate(body, self._options.entropy(SALT_LENGTH))
         except KMSProtoError:
             return fail(Failure())
-        answered = self._calls[call_id] = Deferred()
+        answered: Deferred[Outcome] = Deferred()
+        self._calls[call_id] = answered
         self._send()
         return self._limited(answered, "the activation request")
 
@@ -126,6 +155,7 @@ class ActivationClient(Protocol):
         Bind at once.
         """
         send_at_once(self.transport)
+        self._session.connected_to(getattr(self.transport.getPeer(), "port", None))
         self._send()
 
     def dataReceived(self, data: bytes) -> None:
@@ -149,10 +179,8 @@ class ActivationClient(Protocol):
         self.transport.write(self._session.data_to_send())
 
     def _handle(self, event: ClientEvent) -> None:
-        if isinstance(event, Activated):
-            self._calls.pop(event.call_id).callback(event.response)
-        elif isinstance(event, NotActivated):
-            self._calls.pop(event.call_id).errback(event.error)
+        if isinstance(event, Activated | NotActivated):
+            self._calls.pop(event.call_id).callback(event.outcome)
         elif isinstance(event, Bound):
             self._bound.callback(None)
         else:

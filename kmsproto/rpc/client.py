@@ -39,6 +39,7 @@ from kmsproto.rpc.pdu import (
     MalformedPDUError,
     SyntaxId,
 )
+from kmsproto.rpc.scrutiny import Scrutiny
 from kmsproto.rpc.state import CLIENT_TRANSITIONS, Arrival, ClientState, client_arrival
 from kmsproto.rpc.stream import PDUStream
 
@@ -165,11 +166,19 @@ class ClientConnection:
 
     @param multiplexed: Whether to ask for concurrent multiplexing, as Windows does.
     @param max_stub: Bytes of a reassembled answer at most.
+    @param scrutiny: What looks at all that is sent and received, if anything shall.
     """
 
-    def __init__(self, *, multiplexed: bool = True, max_stub: int = MAX_STUB) -> None:
+    def __init__(
+        self,
+        *,
+        multiplexed: bool = True,
+        max_stub: int = MAX_STUB,
+        scrutiny: Scrutiny | None = None,
+    ) -> None:
         self._multiplexed = multiplexed
         self._max_stub = max_stub
+        self._scrutiny = scrutiny
         self._stream = PDUStream()
         self._output: list[bytes] = []
         self._events: list[Event] = []
@@ -237,6 +246,8 @@ class ClientConnection:
         """
         data = b"".join(self._output)
         self._output.clear()
+        if self._scrutiny is not None:
+            self._scrutiny.sent(data)
         return data
 
     def receive_data(self, data: bytes) -> list[Event]:
@@ -315,6 +326,8 @@ class ClientConnection:
         data = self._stream.take(header)
         if data is None:
             return False
+        if self._scrutiny is not None:
+            self._scrutiny.received(header, data)
         if header.auth_length:
             raise RemoteProtocolError(
                 "the server sent an authentication trailer that nobody asked for"

@@ -1,0 +1,422 @@
+"""
+What a server sends, looked at more closely than a client has to.
+
+A client refuses what it cannot use (L{kmsproto.rpc.client}); all else that breaks a rule it passes over.  L{Scrutiny}
+stands beside a client's connection, is shown what the client sent and every PDU that came, and writes down which rules
+the server broke, each once.  It changes nothing and decides nothing.
+
+The rules are those that show in ordinary traffic: headers, the layout of answers, the negotiated numbers.  What a
+server does when it is provoked is tried by L{kmsproto.audit}.
+
+Sources: C706 chapter 12, MS-RPCE 2.2.2 and 3.3.1.5; "How a correct connection-oriented DCE/RPC server behaves",
+sections 2 to 5 and 10; "Stub layout of RequestActivation in NDR 2.0 and NDR64 1.0".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from kmsproto.errors import RemoteProtocolError
+from kmsproto.findings import Finding, Severity
+from kmsproto.rpc import pdu
+from kmsproto.rpc.ndr import decode_activation_response
+from kmsproto.rpc.numbers import (
+    MUST_RECEIVE_FRAGMENT,
+    WHOLE,
+    ContextResult,
+    PacketFlag,
+    PacketType,
+)
+from kmsproto.rpc.pdu import NDR64, NO_SYNTAX, Bind, BindAck, Header, Negotiated, SyntaxId
+
+#: Findings that are kept at most; a server that breaks more rules than that is known well enough.
+MAX_FINDINGS = 64
+#: Negotiations and calls that wait for an answer at most, each; of more the oldest are forgotten.
+_MAX_WAITING = 256
+#: Fault statuses that no server may send (MS-RPCE 3.3.3.5.1).
+_FORBIDDEN_STATUSES = frozenset(
+    {
+        *(0, 0x80000001, 0x80000002, 0x80000003, 0xC0000005, 0xC0000006, 0xC000001D, 0xC0000096),
+        *(0xC00000AA, 0xC00000FD, 0xC0000194, 0xC0000235, 0xC0000409, 0xC0000420),
+    }
+)
+#: The flags that may stand in a fault beside first and last fragment.
+_FAULT_FLAGS = int(PacketFlag.DID_NOT_EXECUTE | PacketFlag.PENDING_CANCEL)
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+
+class Scrutiny:
+    """
+    Looks at the traffic of one connection, from the client's side.
+
+    @ivar port: The port that the client connected to, which the server tells in its bind_ack; L{None} if the two need
+        not agree.
+    """
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port
+        self._found: dict[Finding, None] = {}
+        self._offers: OrderedDict[int, tuple[int, Bind]] = OrderedDict()
+        self._contexts: OrderedDict[int, int] = OrderedDict()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """
+        What was found so far, in the order in which it was seen.
+        """
+        return tuple(self._found)
+
+    def sent(self, data: bytes) -> None:
+        """
+        Take note of what the client sends: whole PDUs, one after the other.
+        """
+        while len(data) >= pdu.HEADER_LENGTH:
+            header = pdu.decode_header(data)
+            one, data = data[: header.frag_length], data[max(header.frag_length, 1) :]
+            if header.packet_type in (PacketType.BIND, PacketType.ALTER_CONTEXT):
+                self._offers[header.call_id] = (header.flags, pdu.decode_bind(header, one))
+            elif header.packet_type == PacketType.REQUEST and header.flags & PacketFlag.FIRST:
+                self._contexts[header.call_id] = pdu.decode_request(header, one).context_id
+            for waiting in (self._offers, self._contexts):
+                if len(waiting) > _MAX_WAITING:
+                    waiting.popitem(last=False)
+
+    def received(self, header: Header, data: bytes) -> None:
+        """
+        Look at a PDU of the server's.
+
+        @param header: Its header; the byte order is one that exists.
+        @param data: All of it.
+        """
+        try:
+            self._add(self._examine(header, data))
+        except (RemoteProtocolError, struct.error):
+            # The client has more to say about a PDU that cannot be read.
+            return
+
+    def answered(self, stub: bytes, syntax: SyntaxId, byte_order: str) -> None:
+        """
+        Look at the stub of an answer to an activation, which can be read.
+        """
+        self._add(examine_activation_response(stub, syntax, byte_order))
+
+    def _add(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
+            if len(self._found) < MAX_FINDINGS:
+                self._found[finding] = None
+
+    def _examine(self, header: Header, data: bytes) -> Iterator[Finding]:
+        yield from examine_header(header, data)
+        kind = header.packet_type
+        if kind in (PacketType.BIND_ACK, PacketType.ALTER_CONTEXT_RESP):
+            offered = self._offers.pop(header.call_id, None)
+            if offered is not None:
+                yield from self._examine_ack(header, data, *offered)
+        elif kind == PacketType.BIND_NAK:
+            yield from _examine_bind_nak(header, data)
+        elif kind == PacketType.RESPONSE:
+            yield from self._examine_response(header, data)
+        elif kind == PacketType.FAULT:
+            yield from examine_fault(header, data)
+
+    def _examine_ack(
+        self, header: Header, data: bytes, flags: int, bind: Bind
+    ) -> Iterator[Finding]:
+        ack = pdu.decode_bind_ack(header, data)
+        yield from _examine_ack_flags(header, flags)
+        yield from _examine_sizes(bind, ack)
+        if not ack.association_group:
+            yield Finding("3.3", _ERROR, "the association group id is 0", "C706 12.6.4.4")
+        yield from self._examine_address(header, data)
+        for element, result in zip(bind.elements, ack.results, strict=False):
+            yield from _examine_result(element.context_id, element.transfer_syntaxes, result)
+        accepted = [
+            result.transfer_syntax
+            for result in ack.results
+            if result.result == ContextResult.ACCEPTANCE
+        ]
+        if len(set(accepted)) > 1:
+            yield Finding(
+                "3.13",
+                _WARNING,
+                "more than one transfer syntax of the interface was accepted in one PDU",
+                "MS-RPCE 3.3.1.5.6",
+            )
+
+    def _examine_address(self, header: Header, data: bytes) -> Iterator[Finding]:
+        """
+        Look at the secondary address, and at the bytes that align what follows.
+        """
+        is_bind_ack = header.packet_type == PacketType.BIND_ACK
+        length = int.from_bytes(data[24:26], "little" if header.byte_order == "<" else "big")
+        address = data[26 : 26 + length]
+        end = 26 + length
+        if any(data[end : end + -end % 4]):
+            yield Finding(
+                "3 bind_ack layout",
+                _WARNING,
+                "the bytes behind the secondary address are not zero: remains of the server's memory",
+                "C706 12.6.3.1",
+            )
+        if not is_bind_ack:
+            if length:
+                yield Finding(
+                    "3 bind_ack layout",
+                    _NOTE,
+                    "an alter_context_resp has a secondary address",
+                    "C706 12.6.4.2",
+                )
+            return
+        if not address.endswith(b"\0"):
+            yield Finding(
+                "3 bind_ack layout",
+                _WARNING,
+                "the secondary address does not end with a zero",
+                "C706 12.6.3.1",
+            )
+        if self.port is not None and address.rstrip(b"\0") != b"%d" % self.port:
+            yield Finding(
+                "3 bind_ack layout",
+                _NOTE,
+                f"the secondary address {_shown(address)} is not the port {self.port} that was connected to",
+                "MS-RPCE 3.3.1.5.5",
+            )
+
+    def _examine_response(self, header: Header, data: bytes) -> Iterator[Finding]:
+        response = pdu.decode_response(header, data)
+        if header.flags & ~WHOLE:
+            yield Finding(
+                "5.2",
+                _WARNING,
+                f"a response has the flags 0x{header.flags:02X}, where only first and last fragment belong",
+                "C706 12.6.4.10",
+            )
+        if response.cancel_count or data[23]:
+            yield Finding(
+                "5.2",
+                _WARNING,
+                "the cancel count and the reserved byte of a response are not both zero",
+                "C706 12.6.4.10",
+            )
+        if header.flags & PacketFlag.FIRST:
+            wrong = (
+                response.alloc_hint != len(response.stub)
+                if header.flags & PacketFlag.LAST
+                else response.alloc_hint < len(response.stub)
+            )
+            if wrong:
+                yield Finding(
+                    "5.2",
+                    _NOTE,
+                    f"the alloc_hint is {response.alloc_hint} for a stub of {len(response.stub)} bytes",
+                    "C706 12.6.4.10",
+                )
+        asked = self._contexts.get(header.call_id)
+        if header.flags & PacketFlag.LAST:
+            self._contexts.pop(header.call_id, None)
+        if asked is not None and response.context_id != asked:
+            yield Finding(
+                "5.1",
+                _NOTE,
+                f"the answer to a call on context {asked} names context {response.context_id}",
+                "C706 12.6.4.10",
+            )
+
+
+def examine_header(header: Header, data: bytes) -> Iterator[Finding]:
+    """
+    Look at the common header of a PDU of a server's.
+    """
+    if data[4] >> 4 == 0:
+        yield Finding("2.15", _NOTE, "the server answers in big-endian byte order", "C706 14.1")
+    if data[4] & 0x0F or any(data[5:8]):
+        yield Finding(
+            "2.15",
+            _WARNING,
+            f"the data representation is {data[4:8].hex()}, not 10000000",
+            "C706 14.1",
+        )
+    if header.flags & PacketFlag.RESERVED:
+        yield Finding("2.14", _WARNING, "a reserved flag is set", "C706 12.6.3.1")
+
+
+def examine_fault(header: Header, data: bytes) -> Iterator[Finding]:
+    """
+    Look at a fault PDU.
+    """
+    status = pdu.decode_fault(header, data).status
+    rule, source = "10", "C706 12.6.4.7, MS-RPCE 2.2.2.8"
+    if status in _FORBIDDEN_STATUSES:
+        yield Finding(
+            rule,
+            _ERROR,
+            f"a fault has the status 0x{status:08X}, which must not be sent",
+            "MS-RPCE 3.3.3.5.1",
+        )
+    if header.flags & WHOLE != WHOLE or header.flags & ~(WHOLE | _FAULT_FLAGS):
+        yield Finding(rule, _WARNING, f"a fault has the flags 0x{header.flags:02X}", source)
+    if data[22]:
+        yield Finding(rule, _NOTE, f"a fault has the cancel count {data[22]}", source)
+    if data[23] & 0xFE or (data[23] and header.frag_length == pdu.FAULT_LENGTH):
+        yield Finding(
+            rule, _WARNING, f"a fault has 0x{data[23]:02X} where its own flags stand", source
+        )
+    if any(data[28:32]):
+        yield Finding(rule, _NOTE, "the reserved field of a fault is not zero", source)
+
+
+def examine_activation_response(
+    stub: bytes, syntax: SyntaxId, byte_order: str
+) -> Iterator[Finding]:
+    """
+    Look at the stub of an answer to an activation: what a client that finds everything it needs does not look at.
+
+    @raise kmsproto.rpc.ndr.BadStubError: If it cannot be read.
+    """
+    payload, _ = decode_activation_response(stub, syntax, byte_order)
+    word = 8 if syntax == NDR64 else 4
+    if payload:
+        end = 3 * word + len(payload)
+        gap = stub[end : end + -end % 4]
+        needed = end + len(gap) + 4
+    else:
+        gap, needed = b"", 2 * word + 4
+    if any(gap):
+        yield Finding(
+            "response stub",
+            _NOTE,
+            "the bytes that align the HRESULT are not zero",
+            "C706 14.2.2",
+        )
+    if len(stub) != needed:
+        yield Finding(
+            "response stub",
+            _NOTE,
+            f"{len(stub) - needed} bytes follow the HRESULT, where Windows has none",
+            "C706 14.3.12",
+        )
+
+
+def _examine_ack_flags(header: Header, asked: int) -> Iterator[Finding]:
+    flags = header.flags
+    rule, source = "2.14", "C706 12.6.3.1"
+    if flags & WHOLE != WHOLE:
+        yield Finding(rule, _WARNING, "an ack is not marked as first and last fragment", source)
+    if header.packet_type == PacketType.ALTER_CONTEXT_RESP:
+        if flags & ~WHOLE:
+            yield Finding(
+                rule,
+                _NOTE,
+                f"an alter_context_resp has the flags 0x{flags:02X}, where Windows has 0x03",
+                source,
+            )
+        return
+    allowed = WHOLE | PacketFlag.PENDING_CANCEL | PacketFlag.CONC_MPX | PacketFlag.RESERVED
+    if flags & ~allowed:
+        yield Finding(rule, _WARNING, f"a bind_ack has the flags 0x{flags:02X}", source)
+    granted, wanted = (each & PacketFlag.CONC_MPX for each in (flags, asked))
+    if granted and not wanted:
+        yield Finding(
+            rule, _WARNING, "concurrent multiplexing is granted, but was not asked for", source
+        )
+    if wanted and not granted:
+        yield Finding(rule, _NOTE, "concurrent multiplexing is not granted", source)
+
+
+def _examine_sizes(bind: Bind, ack: BindAck) -> Iterator[Finding]:
+    rule, source = "3.1", "C706 12.6.4.4"
+    for name, size in (("transmit", ack.max_xmit_frag), ("receive", ack.max_recv_frag)):
+        if size < MUST_RECEIVE_FRAGMENT:
+            yield Finding(
+                rule,
+                _ERROR,
+                f"the server would {name} fragments of at most {size} bytes;"
+                f" {MUST_RECEIVE_FRAGMENT} is the least",
+                f"{source}, appendix K",
+            )
+    if ack.max_recv_frag > max(bind.max_xmit_frag, MUST_RECEIVE_FRAGMENT):
+        yield Finding(
+            rule, _WARNING, "the server would receive more than the client transmits", source
+        )
+    if ack.max_xmit_frag > max(bind.max_recv_frag, MUST_RECEIVE_FRAGMENT):
+        yield Finding(
+            rule, _ERROR, "the server would transmit more than the client receives", source
+        )
+
+
+def _examine_result(
+    context_id: int, offered: tuple[SyntaxId, ...], result: Negotiated
+) -> Iterator[Finding]:
+    """
+    Look at the verdict on one element.
+    """
+    asked = pdu.requested_features(offered[0]) if offered else None
+    if result.result == ContextResult.NEGOTIATE_ACK:
+        if asked is None:
+            yield Finding(
+                "4.3",
+                _ERROR,
+                f"context {context_id} is answered as a negotiation of features, which it is not",
+                "MS-RPCE 3.3.1.5.3",
+            )
+        elif result.reason & ~asked:
+            yield Finding(
+                "4.2",
+                _ERROR,
+                f"features 0x{result.reason:X} are granted, but 0x{asked:X} were asked for",
+                "MS-RPCE 2.2.2.15",
+            )
+        elif result.reason != asked & pdu.KNOWN_FEATURES:
+            yield Finding(
+                "4.1",
+                _NOTE,
+                f"features 0x{result.reason:X} are granted of 0x{asked:X}, where Windows grants all",
+                "MS-RPCE 3.3.1.5.3",
+            )
+    elif result.result == ContextResult.ACCEPTANCE:
+        if asked is not None:
+            yield Finding(
+                "4.1",
+                _ERROR,
+                "the negotiation of features is accepted as if it were a transfer syntax",
+                "MS-RPCE 3.3.1.5.3",
+            )
+        if result.reason:
+            yield Finding(
+                "3 bind_ack layout",
+                _WARNING,
+                f"context {context_id} is accepted with the reason {result.reason}",
+                "C706 12.6.3.1",
+            )
+        return
+    elif result.result > ContextResult.NEGOTIATE_ACK:
+        yield Finding(
+            "3 bind_ack layout",
+            _ERROR,
+            f"context {context_id} is answered with {result.result}, which is no verdict",
+            "C706 12.6.3.1",
+        )
+    if result.transfer_syntax != NO_SYNTAX:
+        yield Finding(
+            "3 bind_ack layout",
+            _WARNING,
+            f"context {context_id} is not accepted, but its transfer syntax is not zero",
+            "C706 12.6.3.1",
+        )
+
+
+def _examine_bind_nak(header: Header, data: bytes) -> Iterator[Finding]:
+    rule, source = "3 bind_nak layout", "C706 12.6.4.5"
+    count = data[18] if len(data) > 18 else 0
+    protocols = [data[19 + 2 * index : 21 + 2 * index] for index in range(count)]
+    if not any(each == bytes(pdu.RPC_VERSION) for each in protocols):
+        yield Finding(rule, _WARNING, "a bind_nak does not name protocol version 5.0", source)
+    if header.flags & WHOLE != WHOLE:
+        yield Finding(rule, _WARNING, "a bind_nak is not marked as first and last fragment", source)
+
+
+def _shown(address: bytes) -> str:
+    text = address[:32].rstrip(b"\0").decode("ascii", "backslashreplace")
+    return repr(text)
