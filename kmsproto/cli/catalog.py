@@ -4,11 +4,11 @@ The commands C{kmsproto catalog}: what is known of products, in a form for other
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
+from kmsproto.cli.output import write_file
 from kmsproto.errors import CatalogError
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.kmd_catalog import MOST_PRODUCTS, from_catalog
@@ -49,7 +49,7 @@ def export(
         data = file.encode()
     except CatalogError as error:
         raise click.ClickException(str(error)) from error
-    _write(kmd, data, force)
+    write_file(kmd, data, force)
     click.echo(
         f"{kmd}: {len(file.csvlks)} CSVLKs, {len(file.applications)} applications,"
         f" {len(file.kms_ids)} KMS ids, {len(file.skus)} SKUs, {len(file.host_builds)} host builds"
@@ -60,26 +60,3 @@ def export(
             " relied on to list more; --all-products writes them. vlmcsd needs none of them.",
             err=True,
         )
-
-
-def _write(path: Path, data: bytes, force: bool) -> None:
-    """
-    Write a file, all of it or nothing.
-    """
-    part = path.with_name(f"{path.name}.new") if force else path
-    try:
-        with part.open("xb") as file:
-            try:
-                file.write(data)
-                file.flush()
-            except OSError:
-                part.unlink()
-                raise
-        if force:
-            os.replace(part, path)
-    except FileExistsError as error:
-        hint = "remove it" if force else "name another, or overwrite it with --force"
-        raise click.ClickException(f"{part}: is there already; {hint}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise click.ClickException(f"{path}: cannot be written: {reason}") from error

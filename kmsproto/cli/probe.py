@@ -1,123 +1,358 @@
 """
-C{kmsproto probe}: ask a host for one activation, and show what comes back.
+C{kmsproto probe}: ask a host for activations, and show what comes back.
 
-The request is the one that the product's own client would send.  The client machine id is derived from the name of
-this machine, so that probing a host again and again does not fill its table of clients.
+It does what vlmcs does, with its letters, and tells more: each check that the answers passed or failed, and each rule
+that the host broke although its clients would not mind.  What is asked for stands in L{kmsproto.cli.requests}, where
+in L{kmsproto.cli.destinations}, how the answers are shown in L{kmsproto.cli.probe_report}.
 """
 
 from __future__ import annotations
 
-import math
-import socket
-import time
-import uuid
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.task import react
 
-from kmsproto.cli.targets import Target, parse_target
+from kmsproto import __version__
+from kmsproto.cli.destinations import (
+    Destination,
+    Whereabouts,
+    WhereaboutsType,
+    destinations,
+    family_option,
+    ignore_order_option,
+    nameserver_option,
+)
+from kmsproto.cli.epid_file import Presented, askable, render
+from kmsproto.cli.output import (
+    ExitStatus,
+    catalog_option,
+    fail,
+    json_option,
+    run,
+    status_of,
+    timeout_option,
+    write_file,
+)
+from kmsproto.cli.probe_report import JsonReport, Report, TextReport
+from kmsproto.cli.requests import RequestMaker, Wishes, request_options
+from kmsproto.cli.vlmcs import render_table
 from kmsproto.errors import (
     HostTimeoutError,
     HostUnreachableError,
     KMSProtoError,
-    ProductNotFoundError,
     RemoteProtocolError,
 )
-from kmsproto.kms.catalog import SKU, load_catalog
-from kmsproto.kms.envelopes import OpenedResponse
-from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody
-from kmsproto.kms.requests import make_request
-from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions, activate
-from kmsproto.net.quoting import printable
+from kmsproto.kms.catalog import Catalog
+from kmsproto.net.activation import Outcome
+from kmsproto.net.client import ClientOptions
+from kmsproto.net.probing import Plan, Probing
 
-#: The product that is asked for when none is named.
-DEFAULT_PRODUCT = "Windows 10/11 Enterprise"
+#: The host that is asked when none is named.
+DEFAULT_TARGET = "127.0.0.1"
+#: Requests, and requests at a time, at most.
+MAX_REQUESTS, MAX_AT_ONCE = 100_000, 256
+#: What would be overruled by asking for one product of each key group.
+_NOT_WITH_EPIDS = (
+    *("product", "protocol", "application_id", "sku_id", "kms_id", "required_clients"),
+    *("requests", "charge"),
+)
+
+_EXAMPLES = """\
+kmsproto probe                                    this machine, port 1688
+kmsproto probe kms.example.com:1689               another host and port
+kmsproto probe '[2001:db8::1]:1688'               an IPv6 address and a port
+kmsproto probe .example.com                       the hosts that DNS names for a domain
+kmsproto probe -                                  the hosts of this machine's own domain
+kmsproto probe -l "office 2019" -v                another product, and everything that was said
+kmsproto probe -l 17 -n 30 -T                     thirty requests on connections of their own
+kmsproto probe -K 7.0                             a protocol version that does not exist
+kmsproto probe -G epids.toml                      the host's ePIDs as settings for kmsproto
+"""
 
 
-def _read_target(context: click.Context, parameter: click.Parameter, value: str) -> Target:
-    try:
-        return parse_target(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def _show_examples(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(_EXAMPLES, nl=False)
+        context.exit()
 
 
-def _read_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    # "nan" is a float, and neither below nor above any bound.
-    if math.isnan(value):
-        raise click.BadParameter("'nan' is not a number of seconds")
-    return value
+def _show_products(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from kmsproto.cli.products import products
+
+        context.exit(context.invoke(products.main, [], standalone_mode=False))
+
+
+def _show_table(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(render_table(), nl=False)
+        context.exit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """
+    Where to ask, what, and how the answers are shown.
+    """
+
+    whereabouts: Whereabouts
+    family: int | None
+    ignore_order: bool
+    nameservers: Sequence[tuple[str, int]]
+    plan: Plan
+    options: ClientOptions
+    report: Report
 
 
 @click.command()
-@click.argument("target", callback=_read_target, metavar="HOST[:PORT]")
+@click.argument("target", type=WhereaboutsType(), default=DEFAULT_TARGET, metavar="[TARGET]")
+@request_options
 @click.option(
-    "-l",
-    "--product",
-    default=DEFAULT_PRODUCT,
+    "-n",
+    "--requests",
+    type=click.IntRange(1, MAX_REQUESTS),
+    default=1,
     show_default=True,
-    help="Product to ask for: its number, its name (or the beginning of it), or its GUID.",
+    help="Number of requests; each comes from a client of its own.",
 )
 @click.option(
-    "--protocol",
-    type=click.Choice([str(version) for version in PROTOCOL_VERSIONS]),
-    help="Protocol version to ask in.  [default: the product's own]",
+    "--charge",
+    is_flag=True,
+    help="Ask until the host has counted as many clients as the product needs.",
 )
 @click.option(
-    "-w", "--workstation", default=None, help="Workstation name to send.  [default: this machine's]"
+    "-T", "--fresh-connections", "fresh", is_flag=True, help="Make a connection for each request."
 )
 @click.option(
-    "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
-    callback=_read_seconds,
-    default=DEFAULT_TIMEOUT,
+    "--at-once",
+    type=click.IntRange(1, MAX_AT_ONCE),
+    default=1,
     show_default=True,
-    help="Seconds that the host has for each step.",
+    help="Number of requests that wait for an answer at the same time.",
 )
+@family_option
+@ignore_order_option
+@nameserver_option
+@click.option(
+    "-N",
+    "--ndr64",
+    type=click.Choice(["0", "1"]),
+    default="1",
+    show_default=True,
+    help="Whether to offer the transfer syntax NDR64 beside NDR.",
+)
+@click.option(
+    "-B",
+    "--bind-time-features",
+    type=click.Choice(["0", "1"]),
+    default="1",
+    show_default=True,
+    help="Whether to negotiate bind-time features.",
+)
+@click.option(
+    "-p", "--no-multiplexing", is_flag=True, help="Do not ask for concurrent multiplexing."
+)
+@catalog_option
+@timeout_option
+@click.option(
+    "-G",
+    "--write-epids",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Ask for a product of each key group, and write the ePIDs and hardware ids as settings:"
+    " for vlmcsd if FILE ends in .ini.",
+)
+@click.option("--force", is_flag=True, help="Overwrite that file.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Explain every field that was sent and received."
+)
+@json_option
+@click.option(
+    "-x",
+    "--list-products",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_products,
+    help="List the products, and exit.",
+)
+@click.option(
+    "-e",
+    "--examples",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_examples,
+    help="Show examples, and exit.",
+)
+@click.option(
+    "--vlmcs-table",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_table,
+    hidden=True,
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s, version %(version)s")
 def probe(
-    target: Target, product: str, protocol: str | None, workstation: str | None, timeout: float
+    target: Whereabouts,
+    requests: int,
+    charge: bool,
+    fresh: bool,
+    at_once: int,
+    family: int | None,
+    ignore_order: bool,
+    nameservers: Sequence[tuple[str, int]],
+    ndr64: str,
+    bind_time_features: str,
+    no_multiplexing: bool,
+    catalog: Catalog,
+    timeout: float,
+    write_epids: Path | None,
+    force: bool,
+    verbose: bool,
+    as_json: bool,
+    **wishes: Any,
 ) -> None:
     """
-    Ask a KMS host for one activation and show its answer.
+    Ask a KMS host for activations and show its answers.
 
-    Exits with status 0 when the host granted it and the answer passed every check, with 1 when not.
+    TARGET is a host with or without a port, ".DOMAIN" for the hosts that DNS names for a domain, or "-" for those of
+    this machine's own domain; 127.0.0.1 if it is left out.
+
+    Exits with status 0 when the host granted everything and all answers are as they must be, with 1 when not, and with
+    3 when no host was reached.
     """
-    catalog = load_catalog()
-    try:
-        sku = catalog.product(product)
-    except ProductNotFoundError as error:
-        raise click.BadParameter(str(error), param_hint="--product") from error
-    machine = socket.gethostname()
-    request = make_request(
-        catalog,
-        sku,
-        client_machine_id=uuid.uuid5(uuid.NAMESPACE_DNS, machine),
-        workstation=machine[:63] if workstation is None else workstation,
-        now=time.time(),
-        protocol=None if protocol is None else int(protocol),
+    if no_multiplexing and at_once > 1 and not fresh:
+        raise click.UsageError("--at-once without multiplexing needs --fresh-connections")
+    if as_json and str(write_epids) == "-":
+        raise click.UsageError("--json and --write-epids - would both go to the standard output")
+    maker = RequestMaker(catalog, Wishes(**wishes))
+    options = ClientOptions(
+        ndr64=ndr64 == "1",
+        bind_time_features=bind_time_features == "1",
+        multiplexed=not no_multiplexing,
+        timeout=timeout,
+        scrutinize=True,
     )
-    react(_probe, (target, sku, request, ClientOptions(timeout=timeout)))
+    plan = Plan(requests, maker.make, fresh, at_once)
+    if charge:
+        needed = maker.make(0).n_policy
+        plan = replace(plan, requests=max(requests, needed, 1), enough=_counting(needed))
+    elif write_epids is not None:
+        plan = _plan_for_epids(maker, catalog, write_epids, force)
+    kind = JsonReport if as_json else TextReport
+    report = kind(
+        catalog,
+        maker.name,
+        one=plan.requests == 1,
+        verbose=verbose,
+        aside=str(write_epids) == "-",
+    )
+    run(
+        _probe,
+        _Job(target, family, ignore_order, nameservers, plan, options, report),
+        None if write_epids is None else Presented(catalog, write_epids),
+        force,
+    )
 
 
-def _probe(*arguments: Any) -> Deferred[None]:
-    return Deferred.fromCoroutine(_ask(*arguments))
+def _counting(needed: int) -> Any:
+    def enough(outcome: Outcome) -> bool:
+        return outcome.error is not None or outcome.response.body.client_count >= needed
+
+    return enough
 
 
-async def _ask(
-    reactor: Any, target: Target, product: SKU, request: RequestBody, options: ClientOptions
-) -> None:
+def _plan_for_epids(maker: RequestMaker, catalog: Catalog, path: Path, force: bool) -> Plan:
     """
-    Ask, and show the answer or why there is none.
+    Plan to ask for one product of each key group.
     """
-    endpoint = HostnameEndpoint(reactor, target.host, target.port)
+    context = click.get_current_context()
+    for name in _NOT_WITH_EPIDS:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"--write-epids asks for its own products; leave {option} away")
+    if str(path) != "-" and path.exists() and not force:
+        raise click.UsageError(f"{path}: is there already; name another, or add --force")
+    first = maker.make(0)
+    bodies = [
+        first._replace(
+            major_version=kms_id.protocol,
+            application_id=kms_id.application,
+            sku_id=sku.guid,
+            kms_id=kms_id.guid,
+            n_policy=kms_id.n_policy,
+        )
+        for kms_id, sku in askable(catalog)
+    ]
+    return Plan(len(bodies), lambda number: bodies[number])
+
+
+async def _probe(reactor: Any, job: _Job, presented: Presented | None, force: bool) -> None:
+    """
+    Ask the first host that can be reached, show what came of it, and end with a status.
+    """
+    places = await destinations(
+        reactor,
+        job.whereabouts,
+        family=job.family,
+        ignore_order=job.ignore_order,
+        nameservers=job.nameservers,
+        timeout=job.options.timeout,
+    )
+    report = job.report
+    for left, place in enumerate(places, 1 - len(places)):
+        report.begin(place.name)
+        if await _asked(reactor, place, job, presented, last=left == 0):
+            break
+    if presented is not None and report.granted:
+        write_file(presented.path, render(presented, report.host).encode(), force)
+        click.echo(f"{presented.path}: {len(presented.lines)} ePIDs", err=True)
+    status = report.finish()
+    if status:
+        raise SystemExit(status)
+
+
+async def _asked(
+    reactor: Any, place: Destination, job: _Job, presented: Presented | None, *, last: bool
+) -> bool:
+    """
+    Carry the plan out on one host.
+
+    @param last: Whether there is no other to fall back on.
+    @return: Whether this was the host; else the next one is to be tried.
+    """
+    report = job.report
+
+    def heard(number: int, outcome: Outcome) -> None:
+        report.add(number, outcome)
+        if presented is not None and outcome.error is None:
+            presented.add(outcome)
+
+    probing = Probing(reactor, place.endpoint, job.plan, job.options, heard)
     try:
-        response = await activate(reactor, endpoint, request, options)
+        await probing.run()
     except KMSProtoError as error:
-        click.echo(f"kmsproto probe: {target}: {error}{hint(error)}", err=True)
-        raise SystemExit(1) from error
-    click.echo(describe(target, product, request, response))
+        problem = f"{error}{hint(error)}"
+        if report.asked or status_of(error) is not ExitStatus.NO_HOST or last:
+            report.note(probing.findings)
+            _give_up(report, place, problem, status_of(error))
+        report.passed_over(place.name, problem)
+        return False
+    report.note(probing.findings)
+    return True
+
+
+def _give_up(report: Report, place: Destination, problem: str, status: ExitStatus) -> NoReturn:
+    """
+    End with what there is and one line that says why there is no more.
+    """
+    report.break_off(problem)
+    fail(f"{place.name}: {problem}", status)
 
 
 #: What a user can do about an error, by its type; the first that fits counts.
@@ -136,21 +371,3 @@ def hint(error: KMSProtoError) -> str:
     Say what can be done about an error, as the end of a line that tells it; nothing when it speaks for itself.
     """
     return next((f"; {advice}" for kind, advice in _HINTS if isinstance(error, kind)), "")
-
-
-def describe(target: Target, product: SKU, request: RequestBody, response: OpenedResponse) -> str:
-    """
-    Say what a host answered.
-
-    @return: A few lines of text.
-    """
-    body = response.body
-    rows = [
-        ("ePID", printable(body.epid)),
-        ("hardware id", response.hardware_id.hex().upper() or "none before version 6"),
-        ("count", f"{body.client_count} clients (the product needs {request.n_policy})"),
-        ("activation interval", f"{body.activation_interval} minutes"),
-        ("renewal interval", f"{body.renewal_interval} minutes"),
-    ]
-    head = f"{target} grants {product.name} (protocol version {request.major_version})"
-    return "\n".join([head, *(f"  {name + ':':<21}{value}" for name, value in rows)])

@@ -172,7 +172,7 @@ class _Verification:
             # Who knows what else is wrong; the body may be readable all the same.
             message = padded
         if not self._check(
-            "version",
+            "version inside",
             message[SALT_LENGTH : SALT_LENGTH + VERSION_LENGTH] == payload[:VERSION_LENGTH],
             "they differ",
         ):
@@ -184,7 +184,9 @@ class _Verification:
         needed = _TAIL_LENGTHS[version]
         hardware_id = b""
         if message is padded or self._check(
-            "size", len(tail) == needed, f"{len(tail)} bytes follow the body, not {needed}"
+            "size of proofs",
+            len(tail) == needed,
+            f"{len(tail)} bytes follow the body, not {needed}",
         ):
             hardware_id = self._check_tail(
                 version, sealed[:SALT_LENGTH], message[: len(message) - len(tail) + needed], tail

@@ -169,7 +169,7 @@ class Scrutiny:
                     "C706 12.6.4.2",
                 )
             return
-        if not address.endswith(b"\0"):
+        if address and not address.endswith(b"\0"):
             yield Finding(
                 "3 bind_ack layout",
                 _WARNING,

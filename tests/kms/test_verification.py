@@ -63,9 +63,9 @@ class VerificationTests(SynchronousTestCase):
         for version in (5, 6):
             for inside in (4, 11 - version, 7):
                 body = encode_response_body(response_of(inside))
-                self.fails("version", made_response(version, body=body), version)
+                self.fails("version inside", made_response(version, body=body), version)
             body = encode_response_body(response_of(version)._replace(minor_version=1))
-            self.fails("version", made_response(version, body=body), version)
+            self.fails("version inside", made_response(version, body=body), version)
 
     def test_no_version(self) -> None:
         """
@@ -100,14 +100,14 @@ class VerificationTests(SynchronousTestCase):
         Behind the body stands what the version needs, neither less nor more.
         """
         for version in (5, 6):
-            self.fails("size", made_response(version, extra=b"\0"), version)
-            self.fails("size", made_response(version, extra=bytes(16)), version)
-            self.fails("size", made_response(version, extra=bytes(40)), version)
-            self.fails("size", made_response(version, digest=bytes(31)), version)
+            self.fails("size of proofs", made_response(version, extra=b"\0"), version)
+            self.fails("size of proofs", made_response(version, extra=bytes(16)), version)
+            self.fails("size of proofs", made_response(version, extra=bytes(40)), version)
+            self.fails("size of proofs", made_response(version, digest=bytes(31)), version)
         # With the proofs of the other version.
         message = CIPHERS[6].decrypt_cbc(made_response(6)[4:])
         message = message[: -message[-1] - 40]
-        self.fails("size", version_bytes(6) + CIPHERS[6].encrypt_cbc(padded(message)), 6)
+        self.fails("size of proofs", version_bytes(6) + CIPHERS[6].encrypt_cbc(padded(message)), 6)
 
     def test_layout_version_4(self) -> None:
         """
@@ -151,7 +151,12 @@ class VerificationTests(SynchronousTestCase):
         """
         for version in (5, 6):
             front = RESPONSE_SALT + encode_response_body(response_of(version))
-            for length, check in ((0, "version"), (16, "version"), (20, "layout"), (23, "layout")):
+            for length, check in (
+                (0, "version inside"),
+                (16, "version inside"),
+                (20, "layout"),
+                (23, "layout"),
+            ):
                 sealed = CIPHERS[version].encrypt_cbc(padded(front[:length]))
                 self.fails(check, version_bytes(version) + sealed, version)
 
@@ -368,9 +373,18 @@ class AllChecksTests(SynchronousTestCase):
 
     NAMES: ClassVar = {
         4: ["version", "layout", "size", "MAC"],
-        5: ["version", "size", "padding", "version", "layout", "size", "SHA-256", "IV"],
+        5: [
+            "version",
+            "size",
+            "padding",
+            "version inside",
+            "layout",
+            "size of proofs",
+            "SHA-256",
+            "IV",
+        ],
         6: [
-            *("version", "size", "padding", "version", "layout", "size"),
+            *("version", "size", "padding", "version inside", "layout", "size of proofs"),
             *("SHA-256", "IV", "request salt", "HMAC"),
         ],
     }

@@ -1,0 +1,195 @@
+"""
+What all commands share: how they end, how they fail, how they print for people and for programs.
+
+A command ends with one of four statuses (L{ExitStatus}), the same for all but C{kmsproto check}, which keeps the
+conventions of monitoring plugins.  What it was asked for goes to the standard output; what is wrong goes to the
+standard error, in one line that says what can be done.  Every command that prints facts prints them as JSON too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from kmsproto.errors import CatalogError, HostTimeoutError, HostUnreachableError, KMSProtoError
+from kmsproto.kms.catalog import Catalog, load_catalog
+from kmsproto.net.client import DEFAULT_TIMEOUT
+from kmsproto.service.catalogs import load
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class ExitStatus(IntEnum):
+    """
+    How a command ends.
+    """
+
+    OK = 0  #: done, and nothing is wrong
+    FAILED = 1  #: what was asked was answered with no, or something was found to be wrong
+    USAGE = 2  #: the command line was wrong; nothing was done
+    NO_HOST = 3  #: no host was found, reached, or answered in time
+
+
+def status_of(error: KMSProtoError) -> ExitStatus:
+    """
+    Tell how a command ends that an error ended.
+    """
+    if isinstance(error, HostUnreachableError | HostTimeoutError):
+        return ExitStatus.NO_HOST
+    return ExitStatus.FAILED
+
+
+def fail(problem: object, status: ExitStatus = ExitStatus.FAILED) -> NoReturn:
+    """
+    End a command with one line on the standard error.
+
+    @param problem: What is wrong and, after a semicolon, what can be done.
+    """
+    click.echo(f"{_command_name()}: {problem}", err=True)
+    raise SystemExit(status)
+
+
+def _command_name() -> str:
+    context = click.get_current_context(silent=True)
+    return "kmsproto" if context is None else context.command_path
+
+
+def emit_json(value: object) -> None:
+    """
+    Print a value as JSON.
+    """
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """
+    Make what prints for people: colours on a terminal that has them, plain text everywhere else.
+
+    @param width: Columns, for what is not printed on a terminal.
+    """
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
+    if width is not None and not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, emoji=False, width=width)
+    return made
+
+
+def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+    """
+    Run a coroutine function with the reactor and further arguments, until it is done.
+
+    A L{KMSProtoError} that it raises ends the command with one line; C{SystemExit} with its status.
+    """
+    name = _command_name()
+
+    async def guarded(reactor: Any) -> None:
+        try:
+            await main(reactor, *arguments)
+        except KMSProtoError as error:
+            # The context of click is that of the thread, and still there; the name is taken early all the same.
+            click.echo(f"{name}: {error}", err=True)
+            raise SystemExit(status_of(error)) from error
+        except click.ClickException as error:
+            error.show()
+            raise SystemExit(error.exit_code) from error
+
+    react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
+
+
+def json_option(command: _Command) -> _Command:
+    """
+    Add C{--json}, which arrives as C{as_json}.
+    """
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def read_seconds(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """
+    Check a number of seconds; a callback for options of the type C{click.FloatRange}.
+    """
+    # "nan" is a float, and neither below nor above any bound.
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("'nan' is not a number of seconds")
+    return value
+
+
+def timeout_option(command: _Command) -> _Command:
+    """
+    Add C{--timeout}, which arrives as C{timeout}.
+    """
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0, 3600, min_open=True),
+        callback=read_seconds,
+        default=DEFAULT_TIMEOUT,
+        show_default=True,
+        metavar="SECONDS",
+        help="Seconds that the host has for each step.",
+    )(command)
+
+
+def catalog_option(command: _Command) -> _Command:
+    """
+    Add C{-j} and C{--kms-data}, which arrive, read, as C{catalog}.
+    """
+    return click.option(
+        "-j",
+        "--kms-data",
+        "catalog",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_read_catalog,
+        metavar="FILE",
+        help="A file, TOML or .kmd, that extends the built-in catalogue of products.",
+    )(command)
+
+
+def _read_catalog(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Catalog:
+    try:
+        return load_catalog() if value is None else load(value, False)
+    except CatalogError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def write_file(path: Path, data: bytes, force: bool) -> None:
+    """
+    Write a file, all of it or nothing.
+
+    @param path: The file; C{-} for the standard output.
+    @param force: Whether a file that is there is replaced.
+    @raise click.ClickException: If that cannot be done.
+    """
+    if str(path) == "-":
+        click.get_binary_stream("stdout").write(data)
+        return
+    part = path.with_name(f"{path.name}.new") if force else path
+    if force and path.exists() and not path.is_file():
+        raise click.ClickException(f"{path}: is no regular file; name another")
+    try:
+        with part.open("xb") as file:
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                part.unlink()
+                raise
+        if force:
+            os.replace(part, path)
+    except FileExistsError as error:
+        hint = "remove it" if force else "name another, or overwrite it with --force"
+        raise click.ClickException(f"{part}: is there already; {hint}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise click.ClickException(f"{path}: cannot be written: {reason}") from error

@@ -1,0 +1,148 @@
+"""
+Asking a host several times, as a plan says: how often, how many at a time, on one connection or on one for each.
+
+The plan is carried out until it is done, until its owner has seen enough, or until there is no host to talk to any
+more: a request that was refused or answered badly is a result like any other, but when a connection cannot be made or
+ends early, those that would follow are not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+
+from kmsproto.errors import KMSProtoError
+from kmsproto.findings import Finding
+from kmsproto.kms.messages import RequestBody
+from kmsproto.net.activation import Outcome
+from kmsproto.net.client import ActivationClient, ClientOptions, connect
+
+#: Distinct findings that are kept at most.
+MAX_FINDINGS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What to ask.
+
+    @ivar requests: How many requests.
+    @ivar make_body: Makes a request of its number, counted from 0, just before it is sent.
+    @ivar fresh: Whether each has a connection of its own.
+    @ivar at_once: How many wait for their answer at the same time.
+    @ivar enough: Tells after each answer whether the rest can be left out.
+    """
+
+    requests: int
+    make_body: Callable[[int], RequestBody]
+    fresh: bool = False
+    at_once: int = 1
+    enough: Callable[[Outcome], bool] = field(default=lambda outcome: False)
+
+
+class Probing:
+    """
+    Carries a plan out.
+
+    @param clock: The source of time: the reactor.
+    @param endpoint: Where the host is.
+    @param plan: What to ask.
+    @param options: How to talk.
+    @param report: Is told of each outcome, with the number of its request, as it comes.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        plan: Plan,
+        options: ClientOptions,
+        report: Callable[[int, Outcome], None],
+    ) -> None:
+        self._clock = clock
+        self._endpoint = endpoint
+        self._plan = plan
+        self._options = options
+        self._report = report
+        self._next = 0
+        self._stopped = False
+        self._found: dict[Finding, None] = {}
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """
+        The rules that the host was seen to break, each once.
+        """
+        return tuple(self._found)
+
+    async def run(self) -> None:
+        """
+        Ask all that the plan says.
+
+        @raise KMSProtoError: If the host could not be reached, hung up, or did not answer in time; what was reported
+            before stands.
+        """
+        plan = self._plan
+        shared = None if plan.fresh else await self._connected()
+        workers = min(plan.at_once, plan.requests)
+        try:
+            await _all([self._work(shared) for _ in range(workers)])
+        finally:
+            if shared is not None:
+                self._look_at(shared)
+                await shared.close()
+
+    async def _work(self, shared: ActivationClient | None) -> None:
+        plan = self._plan
+        while self._next < plan.requests and not self._stopped:
+            number = self._next
+            self._next += 1
+            try:
+                outcome = await (
+                    self._ask_freshly(number) if shared is None else self._ask(shared, number)
+                )
+            except BaseException:
+                self._stopped = True
+                raise
+            self._report(number, outcome)
+            if plan.enough(outcome):
+                self._stopped = True
+
+    def _ask(self, client: ActivationClient, number: int) -> Deferred[Outcome]:
+        return client.ask(self._plan.make_body(number))
+
+    async def _ask_freshly(self, number: int) -> Outcome:
+        client = await self._connected()
+        try:
+            return await self._ask(client, number)
+        finally:
+            self._look_at(client)
+            await client.close()
+
+    def _connected(self) -> Deferred[ActivationClient]:
+        return connect(self._clock, self._endpoint, self._options)
+
+    def _look_at(self, client: ActivationClient) -> None:
+        for finding in client.findings:
+            if len(self._found) < MAX_FINDINGS:
+                self._found[finding] = None
+
+
+async def _all(coroutines: Sequence[object]) -> None:
+    """
+    Wait for all of them; of their errors the first is raised, once all have ended.
+    """
+    problems: list[KMSProtoError] = []
+
+    async def guarded(coroutine: object) -> None:
+        try:
+            await coroutine  # type: ignore[misc]
+        except KMSProtoError as problem:
+            problems.append(problem)
+
+    await gatherResults([Deferred.fromCoroutine(guarded(each)) for each in coroutines])
+    if problems:
+        raise problems[0]
