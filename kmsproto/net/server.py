@@ -392,6 +392,10 @@ def _closes_by_halves(transport: Any) -> bool:
     )
 
 
+#: Seconds that a peer has, while the host drains, to close a connection which we have closed.
+DRAINING_LINGER = 0.5
+
+
 class _Drain:
     """
     Waits until certain connections are gone, and aborts those that take too long.
@@ -611,6 +615,8 @@ class HostFactory(ServerFactory):
             del self._per_address[address]
         if self._drains:
             self._drains = [drain for drain in self._drains if not drain.closed(protocol)]
+            if not self._drains:
+                self._lingering.relimit(self.limits.linger_timeout)
 
     def drain(self) -> Deferred[None]:
         """
@@ -620,6 +626,8 @@ class HostFactory(ServerFactory):
         connections = [*self.idle.items, *self._lingering.items]
         if not connections:
             return succeed(None)
+        # Who stops a service does not want to wait for peers that have nothing more to hear.
+        self._lingering.relimit(min(self.limits.linger_timeout, DRAINING_LINGER))
         drain = _Drain(connections, self.clock, self.limits.drain_timeout)
         self._drains.append(drain)
         for protocol in connections:

@@ -75,14 +75,34 @@ class DrainTests(HostCase):
 
     def test_peer_that_does_not_close(self) -> None:
         """
-        A peer that does not close its side is cut off after the linger timeout.
+        A peer that does not close its side is cut off soon, also one that had lingered before.
+        """
+        wire, other = self.bound(), self.bound()
+        other.send(b"this is no RPC at all")
+        self.assertEqual(other.ends, ["half"])
+        drained = self.factory.drain()
+        self.clock.advance(0.4)
+        self.assertEqual(wire.ends, ["half"])
+        self.clock.advance(0.1)
+        self.assertEqual((wire.ends, other.ends), (["half", "abort"], ["half", "abort"]))
+        wire.leave()
+        other.leave()
+        self.successResultOf(drained)
+        self.assertTimers(0)
+
+    def test_lingering_afterwards(self) -> None:
+        """
+        Once a host has drained, a peer has its usual time to close a connection.
         """
         wire = self.bound()
-        drained = self.factory.drain()
-        self.clock.advance(2)
-        self.assertEqual(wire.ends, ["half", "abort"])
+        self.factory.drain()
         wire.leave()
-        self.successResultOf(drained)
+        later = self.bound()
+        later.send(b"this is no RPC at all")
+        self.clock.advance(1.9)
+        self.assertEqual(later.ends, ["half"])
+        self.clock.advance(0.1)
+        self.assertEqual(later.ends, ["half", "abort"])
 
     def test_twice(self) -> None:
         """
