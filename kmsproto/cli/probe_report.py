@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmsproto.cli.output import ExitStatus, console, emit_json
+from kmsproto.errors import FaultError, HResultError, KMSProtoError, RemoteProtocolError
 from kmsproto.findings import Finding, Severity
 from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.envelopes import OpenedResponse
@@ -165,7 +166,7 @@ class TextReport(Report):
         if failed:
             problem += f" (and failed: {', '.join(check.name for check in failed)})"
         if self._one:
-            click.echo(f"{_command()}: {self.host}: {problem}{_advice(outcome)}", err=True)
+            click.echo(f"{_command()}: {self.host}: {problem}{_advice(outcome.error)}", err=True)
         else:
             self._say(f"{number + 1}: {problem}")
 
@@ -239,11 +240,14 @@ def _command() -> str:
     return click.get_current_context().command_path
 
 
-def _advice(outcome: Outcome) -> str:
-    if outcome.verified is not None:
+def _advice(error: KMSProtoError | None) -> str:
+    if isinstance(error, RemoteProtocolError):
         return "; check that it is a KMS host"
-    code = getattr(outcome.error, "hresult", None)
-    return "" if code is None else f"; kmsproto explain 0x{code:08X} tells more"
+    if isinstance(error, HResultError):
+        return f"; kmsproto explain 0x{error.hresult:08X} tells more"
+    if isinstance(error, FaultError):
+        return f"; kmsproto explain 0x{error.status:08X} tells more"
+    return ""
 
 
 def describe(host: str, product: str, outcome: Outcome) -> str:

@@ -157,8 +157,8 @@ _OPTIONS = (
         "-K",
         "--protocol",
         type=VersionType(),
-        metavar="X[.Y]",
-        help="Protocol version to ask in, also one that does not exist.  [default: the product's own]",
+        metavar="VERSION",
+        help="Protocol version to ask in, as 6 or 6.0, also one that does not exist.  [default: the product's own]",
     ),
     *(
         click.option(

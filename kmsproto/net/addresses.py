@@ -70,6 +70,11 @@ async def resolve(
     @return: The addresses, at most L{MAX_ADDRESSES}, as the resolver orders them.
     @raise twisted.internet.error.DNSLookupError: If there is none.
     """
+    try:
+        # The resolver would lose this error, and nobody would ever hear of an answer.
+        host.encode("idna")
+    except UnicodeError as problem:
+        raise DNSLookupError(f"{host!r} is no name that a host can have") from problem
     receiver = _Addresses()
     types = list(FAMILIES.values()) if family is None else [FAMILIES[family]]
     reactor.nameResolver.resolveHostName(receiver, host, port, types)

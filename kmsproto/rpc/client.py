@@ -264,11 +264,16 @@ class ClientConnection:
             while more:
                 # A bind_nak ends the connection, whatever the server sends behind it.
                 more = self._receive_pdu() and not self.closed
+        except MalformedPDUError as error:
+            self._misbehaved(f"the server sent a malformed PDU: {error}")
         except RemoteProtocolError as error:
-            self._events.append(ServerMisbehaved(str(error)))
-            self.close()
+            self._misbehaved(str(error))
         events, self._events = self._events, []
         return events
+
+    def _misbehaved(self, problem: str) -> None:
+        self._events.append(ServerMisbehaved(problem))
+        self.close()
 
     def close(self) -> None:
         """

@@ -103,6 +103,16 @@ class AddressesTests(SynchronousTestCase):
         failure = self.failureResultOf(asked, DNSLookupError)
         self.assertIn("no address was found for 'kms'", str(failure.value))
 
+    def test_impossible_name(self) -> None:
+        """
+        A name that no host can have is not asked for.
+        """
+        for name in ("a..b", "x" * 64):
+            asked = Deferred.fromCoroutine(resolve(self.reactor, name, 1688, 4))
+            failure = self.failureResultOf(asked, DNSLookupError)
+            self.assertIn("is no name that a host can have", str(failure.value))
+        self.assertEqual(self.resolver.asked, [])
+
     def test_nobody_waits(self) -> None:
         """
         An answer that comes when nobody waits any more is dropped.
