@@ -19,6 +19,7 @@ from kmsproto.net.addresses import endpoint_to
 from kmsproto.net.discovery import discover
 from kmsproto.net.resolver import (
     DiscoveryError,
+    NameServerTimeoutError,
     find_own_domains,
     make_resolver,
     normalize_domain,
@@ -176,6 +177,9 @@ async def destinations(
             found = await discover(
                 reactor, resolver, domain, timeout=timeout, ignore_order=ignore_order
             )
+        except NameServerTimeoutError:
+            # It will not answer for the next domain either.
+            raise
         except DiscoveryError as error:
             problem = error
             continue

@@ -17,7 +17,11 @@ from kmsproto.cli.targets import Target
 from kmsproto.errors import HostUnreachableError, KMSProtoError
 from kmsproto.net.addresses import FamilyEndpoint
 from kmsproto.net.discovery import Discovered, Found, ServiceRecord
-from kmsproto.net.resolver import NoServiceRecordError, NoSuchNameError
+from kmsproto.net.resolver import (
+    NameServerTimeoutError,
+    NoServiceRecordError,
+    NoSuchNameError,
+)
 
 
 def found(*hosts: Found) -> Discovered:
@@ -128,6 +132,15 @@ class DestinationsTests(SynchronousTestCase):
         self.answers["a.example"] = NoSuchNameError("there is no a.example")
         self.answers["b.example"] = NoServiceRecordError("b.example has none")
         self.failureResultOf(self.look_up(Whereabouts("-")), NoServiceRecordError)
+
+    def test_silent_name_server(self) -> None:
+        """
+        A name server that is silent is not asked for the next domain.
+        """
+        self.own = ("a.example", "b.example")
+        self.answers["a.example"] = NameServerTimeoutError("no answer")
+        self.failureResultOf(self.look_up(Whereabouts("-")), NameServerTimeoutError)
+        self.assertEqual(len(self.asked), 1)
 
     def test_unusable(self) -> None:
         """
