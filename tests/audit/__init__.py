@@ -1,0 +1,5 @@
+"""
+Tests of the audit.
+"""
+
+from __future__ import annotations
