@@ -10,8 +10,12 @@ This module imports nothing of the package; everything else may import it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+
+#: Numbers in a sentence.
+_NUMBER = re.compile(r"0x[0-9A-Fa-f]+|\d+")
 
 
 class Severity(Enum):
@@ -43,6 +47,13 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.severity.value}: {self.problem} (rule {self.rule}; {self.source})"
+
+    @property
+    def kind(self) -> tuple[str, Severity, str]:
+        """
+        What two findings have in common that differ in nothing but numbers.
+        """
+        return self.rule, self.severity, _NUMBER.sub("#", self.problem)
 
     def to_json(self) -> dict[str, str]:
         """

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kmsproto.cli.requests import DEFAULT_PRODUCT, RequestMaker, Wishes
+from kmsproto.cli.requests import RequestMaker, Wishes, product_option
 from kmsproto.cli.targets import Target
 from kmsproto.errors import (
     HostTimeoutError,
@@ -129,10 +129,4 @@ def product_options(command: _Command) -> _Command:
         type=click.Choice([str(version) for version in PROTOCOL_VERSIONS]),
         help="Protocol version to ask in.  [default: the product's own]",
     )(command)
-    return click.option(
-        "-l",
-        "--product",
-        metavar="PRODUCT",
-        help="Product to ask for: its number, its name (or the beginning of it), or its GUID."
-        f"  [default: {DEFAULT_PRODUCT}]",
-    )(command)
+    return product_option(command)

@@ -43,7 +43,7 @@ from kmsproto.cli.output import (
     status_of,
     timeout_option,
 )
-from kmsproto.cli.requests import DEFAULT_PRODUCT, RequestMaker, Wishes
+from kmsproto.cli.requests import RequestMaker, Wishes, product_option
 from kmsproto.cli.targets import Target, parse_target
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.kms.catalog import Catalog
@@ -284,14 +284,7 @@ class RequestCycle:
     metavar="N",
     help="Requests per second at most.  [default: as many as go]",
 )
-@click.option(
-    "-l",
-    "--product",
-    default=DEFAULT_PRODUCT,
-    show_default=True,
-    metavar="PRODUCT",
-    help="Product to ask for: its number, its name (or the beginning of it), or its GUID.",
-)
+@product_option
 @click.option(
     "--protocol",
     type=click.Choice([str(version) for version in PROTOCOL_VERSIONS]),

@@ -38,12 +38,14 @@ class Presented:
 
     @ivar path: The file that it goes to.
     @ivar lines: The ePID, and the hardware id if there is one, by the key of the key group.
+    @ivar problems: What cannot be written.
     """
 
     def __init__(self, catalog: Catalog, path: Path) -> None:
         self._catalog = catalog
         self.path = path
         self.lines: dict[str, tuple[str, str]] = {}
+        self.problems: list[str] = []
 
     def add(self, outcome: Outcome) -> None:
         """
@@ -51,7 +53,14 @@ class Presented:
         """
         response = outcome.response
         csvlk = self._catalog.csvlk_for(outcome.request.body.kms_id)
-        self.lines[csvlk.key] = (response.body.epid, response.hardware_id.hex().upper())
+        epid = response.body.epid
+        # Quotes and the like would need an escape that not both kinds of files have; no ePID has them.
+        if epid and epid.isascii() and printable(epid) == epid:
+            self.lines[csvlk.key] = (epid, response.hardware_id.hex().upper())
+        else:
+            self.problems.append(
+                f"the ePID {printable(epid)} for {csvlk.key} is left out: no setting can hold it"
+            )
 
 
 def render(presented: Presented, host: str) -> str:
@@ -65,7 +74,7 @@ def render(presented: Presented, host: str) -> str:
             [
                 f"; What {printable(host)} presents.\n",
                 *(
-                    f"{key} = {printable(epid)}{f' / {hardware_id}' if hardware_id else ''}\n"
+                    f"{key} = {epid}{f' / {hardware_id}' if hardware_id else ''}\n"
                     for key, (epid, hardware_id) in presented.lines.items()
                 ),
             ]

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -38,6 +40,10 @@ class ExitStatus(IntEnum):
     FAILED = 1  #: what was asked was answered with no, or something was found to be wrong
     USAGE = 2  #: the command line was wrong; nothing was done
     NO_HOST = 3  #: no host was found, reached, or answered in time
+
+
+#: The status of a command that was interrupted: as shells have it for SIGINT.
+INTERRUPTED = 130
 
 
 def status_of(error: KMSProtoError) -> ExitStatus:
@@ -68,7 +74,8 @@ def emit_json(value: object) -> None:
     """
     Print a value as JSON.
     """
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # Escaped, for a host could send what steers a terminal, and not every output has all characters.
+    click.echo(json.dumps(value, indent=2))
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -87,22 +94,66 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
     """
     Run a coroutine function with the reactor and further arguments, until it is done.
 
-    A L{KMSProtoError} that it raises ends the command with one line; C{SystemExit} with its status.
+    A L{KMSProtoError} that it raises ends the command with one line; C{SystemExit} with its status.  Ctrl-C and SIGTERM
+    cancel it, and end the command as L{INTERRUPTED} says.
     """
     name = _command_name()
+    interrupted = False
 
     async def guarded(reactor: Any) -> None:
         try:
             await main(reactor, *arguments)
         except KMSProtoError as error:
+            if interrupted:
+                return
             # The context of click is that of the thread, and still there; the name is taken early all the same.
             click.echo(f"{name}: {error}", err=True)
             raise SystemExit(status_of(error)) from error
         except click.ClickException as error:
-            error.show()
+            click.echo(f"{name}: {error.format_message()}", err=True)
             raise SystemExit(error.exit_code) from error
+        except OSError as error:
+            if interrupted:
+                return
+            # What goes over the network has errors of its own; this is the standard output.
+            raise SystemExit(_unwritable(name, error)) from error
+        except Exception:
+            # Whatever was made of being cancelled on the way.
+            if not interrupted:
+                raise
 
-    react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
+    def start(reactor: Any) -> Deferred[None]:
+        done = Deferred.fromCoroutine(guarded(reactor))
+
+        def stop() -> None:
+            nonlocal interrupted
+            if not done.called:
+                interrupted = True
+                done.cancel()
+
+        reactor.addSystemEventTrigger("before", "shutdown", stop)
+        return done
+
+    try:
+        react(start)
+    except SystemExit:
+        if not interrupted:
+            raise
+    if interrupted:
+        click.echo(f"{name}: interrupted", err=True)
+        raise SystemExit(INTERRUPTED)
+
+
+def _unwritable(name: str, error: OSError) -> ExitStatus:
+    """
+    Say that the standard output cannot be written, unless its reader has simply gone.
+    """
+    if not isinstance(error, BrokenPipeError):
+        click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
+    # Python flushes once more at its end, and would complain.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitStatus.FAILED
 
 
 def json_option(command: _Command) -> _Command:
@@ -172,7 +223,7 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     @raise click.ClickException: If that cannot be done.
     """
     if str(path) == "-":
-        click.get_binary_stream("stdout").write(data)
+        click.echo(data, nl=False)
         return
     part = path.with_name(f"{path.name}.new") if force else path
     if force and path.exists() and not path.is_file():

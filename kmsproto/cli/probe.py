@@ -9,7 +9,7 @@ in L{kmsproto.cli.destinations}, how the answers are shown in L{kmsproto.cli.pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,7 @@ from kmsproto.cli.output import (
 )
 from kmsproto.cli.probe_report import JsonReport, Report, TextReport
 from kmsproto.cli.requests import RequestMaker, Wishes, request_options
+from kmsproto.cli.targets import Target
 from kmsproto.cli.vlmcs import render_table
 from kmsproto.errors import (
     HostTimeoutError,
@@ -50,8 +51,8 @@ from kmsproto.net.activation import Outcome
 from kmsproto.net.client import ClientOptions
 from kmsproto.net.probing import Plan, Probing
 
-#: The host that is asked when none is named.
-DEFAULT_TARGET = "127.0.0.1"
+#: The host that is asked when none is named, by IP version.
+DEFAULT_TARGETS = {None: "127.0.0.1", 4: "127.0.0.1", 6: "::1"}
 #: Requests, and requests at a time, at most.
 MAX_REQUESTS, MAX_AT_ONCE = 100_000, 256
 #: What would be overruled by asking for one product of each key group.
@@ -79,13 +80,6 @@ def _show_examples(context: click.Context, parameter: click.Parameter, value: bo
         context.exit()
 
 
-def _show_products(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value and not context.resilient_parsing:
-        from kmsproto.cli.products import products
-
-        context.exit(context.invoke(products.main, [], standalone_mode=False))
-
-
 def _show_table(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         click.echo(render_table(), nl=False)
@@ -108,7 +102,7 @@ class _Job:
 
 
 @click.command()
-@click.argument("target", type=WhereaboutsType(), default=DEFAULT_TARGET, metavar="[TARGET]")
+@click.argument("target", type=WhereaboutsType(), required=False)
 @request_options
 @click.option(
     "-n",
@@ -174,9 +168,6 @@ class _Job:
     "-x",
     "--list-products",
     is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_products,
     help="List the products, and exit.",
 )
 @click.option(
@@ -198,7 +189,7 @@ class _Job:
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s, version %(version)s")
 def probe(
-    target: Whereabouts,
+    target: Whereabouts | None,
     requests: int,
     charge: bool,
     fresh: bool,
@@ -215,17 +206,23 @@ def probe(
     force: bool,
     verbose: bool,
     as_json: bool,
+    list_products: bool,
     **wishes: Any,
 ) -> None:
     """
     Ask a KMS host for activations and show its answers.
 
     TARGET is a host with or without a port, ".DOMAIN" for the hosts that DNS names for a domain, or "-" for those of
-    this machine's own domain; 127.0.0.1 if it is left out.
+    this machine's own domain; this machine if it is left out.
 
     Exits with status 0 when the host granted everything and all answers are as they must be, with 1 when not, and with
-    3 when no host was reached.
+    3 when no host was reached, or it went away or fell silent before it had answered everything.
     """
+    if list_products:
+        from kmsproto.cli.products import products
+
+        click.get_current_context().invoke(products, catalog=catalog, as_json=as_json)
+        return
     if no_multiplexing and at_once > 1 and not fresh:
         raise click.UsageError("--at-once without multiplexing needs --fresh-connections")
     if as_json and str(write_epids) == "-":
@@ -238,20 +235,30 @@ def probe(
         timeout=timeout,
         scrutinize=True,
     )
-    plan = Plan(requests, maker.make, fresh, at_once)
-    if charge:
-        needed = maker.make(0).n_policy
-        plan = replace(plan, requests=max(requests, needed, 1), enough=_counting(needed))
-    elif write_epids is not None:
+    needed = 0
+    if write_epids is not None:
         plan = _plan_for_epids(maker, catalog, write_epids, force)
+    elif charge:
+        if wishes["client_machine_id"] is not None:
+            raise click.UsageError(
+                "--charge asks as several clients; leave --client-machine-id away"
+            )
+        needed = maker.make(0).n_policy
+        most = min(max(requests, needed, 1), MAX_REQUESTS)
+        plan = Plan(most, maker.make, fresh, at_once, _counting(needed))
+    else:
+        plan = Plan(requests, maker.make, fresh, at_once)
     kind = JsonReport if as_json else TextReport
     report = kind(
         catalog,
         maker.name,
-        one=plan.requests == 1,
+        planned=plan.requests,
+        needed=needed,
         verbose=verbose,
         aside=str(write_epids) == "-",
     )
+    if target is None:
+        target = Whereabouts("", Target(DEFAULT_TARGETS[family]))
     run(
         _probe,
         _Job(target, family, ignore_order, nameservers, plan, options, report),
@@ -276,8 +283,11 @@ def _plan_for_epids(maker: RequestMaker, catalog: Catalog, path: Path, force: bo
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"--write-epids asks for its own products; leave {option} away")
-    if str(path) != "-" and path.exists() and not force:
-        raise click.UsageError(f"{path}: is there already; name another, or add --force")
+    if str(path) != "-":
+        if path.is_dir() or not path.parent.is_dir():
+            raise click.UsageError(f"{path}: is no place for a file; name another")
+        if path.exists() and not force:
+            raise click.UsageError(f"{path}: is there already; name another, or add --force")
     first = maker.make(0)
     bodies = [
         first._replace(
@@ -296,25 +306,40 @@ async def _probe(reactor: Any, job: _Job, presented: Presented | None, force: bo
     """
     Ask the first host that can be reached, show what came of it, and end with a status.
     """
-    places = await destinations(
-        reactor,
-        job.whereabouts,
-        family=job.family,
-        ignore_order=job.ignore_order,
-        nameservers=job.nameservers,
-        timeout=job.options.timeout,
-    )
     report = job.report
+    try:
+        places = await destinations(
+            reactor,
+            job.whereabouts,
+            family=job.family,
+            ignore_order=job.ignore_order,
+            nameservers=job.nameservers,
+            timeout=job.options.timeout,
+        )
+    except KMSProtoError as error:
+        report.break_off(str(error))
+        raise
     for left, place in enumerate(places, 1 - len(places)):
         report.begin(place.name)
         if await _asked(reactor, place, job, presented, last=left == 0):
             break
-    if presented is not None and report.granted:
-        write_file(presented.path, render(presented, report.host).encode(), force)
-        click.echo(f"{presented.path}: {len(presented.lines)} ePIDs", err=True)
+    if presented is not None:
+        _write(presented, report.host, force)
     status = report.finish()
     if status:
         raise SystemExit(status)
+
+
+def _write(presented: Presented, host: str, force: bool) -> None:
+    """
+    Write what a host presents, if it presented anything.
+    """
+    for problem in presented.problems:
+        click.echo(problem, err=True)
+    if presented.lines:
+        write_file(presented.path, render(presented, host).encode(), force)
+        if str(presented.path) != "-":
+            click.echo(f"{presented.path}: {len(presented.lines)} ePIDs", err=True)
 
 
 async def _asked(
@@ -370,4 +395,6 @@ def hint(error: KMSProtoError) -> str:
     """
     Say what can be done about an error, as the end of a line that tells it; nothing when it speaks for itself.
     """
+    if "; " in str(error):
+        return ""
     return next((f"; {advice}" for kind, advice in _HINTS if isinstance(error, kind)), "")

@@ -26,16 +26,23 @@ from kmsproto.kms.messages import RequestBody
 from kmsproto.kms.plausibility import examine_answer
 from kmsproto.net.activation import Outcome
 from kmsproto.net.quoting import printable
+from kmsproto.rpc.pdu import NDR64
 
 #: Columns of a table that is not shown on a terminal.
 _WIDTH = 160
-#: Results that JSON tells in full at most.
-MAX_RESULTS = 10_000
+#: Results that JSON tells at most, and those that it tells with every field.
+MAX_RESULTS, MAX_FULL_RESULTS = 10_000, 500
 _EPID_CHANGED = Finding(
     "ePID",
     Severity.NOTE,
     "the ePID for one product changed from answer to answer",
     'KMS messages: "The extended PID"',
+)
+_HARDWARE_ID_CHANGED = Finding(
+    "hardware id",
+    Severity.NOTE,
+    "the hardware id changed from answer to answer",
+    'KMS messages: "Versions 5 and 6"',
 )
 
 
@@ -45,7 +52,8 @@ class Report(ABC):
 
     @param catalog: Names what is asked for.
     @param product: What is asked for.
-    @param one: Whether there is one request only.
+    @param planned: How many requests there are to be.
+    @param needed: How many clients the host shall count in the end; 0 if that does not matter.
     @param verbose: Whether to tell every field.
     @param aside: Whether the standard output is for something else.
     @ivar host: The host that is asked.
@@ -54,15 +62,26 @@ class Report(ABC):
     """
 
     def __init__(
-        self, catalog: Catalog, product: str, *, one: bool, verbose: bool, aside: bool = False
+        self,
+        catalog: Catalog,
+        product: str,
+        *,
+        planned: int,
+        needed: int = 0,
+        verbose: bool,
+        aside: bool = False,
     ) -> None:
         self._catalog = catalog
         self._product = product
-        self._one = one
+        self._planned = planned
+        self._needed = needed
+        self._one = planned == 1
         self._verbose = verbose
         self._aside = aside
         self._found: dict[Finding, None] = {}
         self._epids: dict[str, str] = {}
+        self._hardware_id = b""
+        self._count = 0
         self.host = ""
         self.asked = 0
         self.granted = 0
@@ -97,6 +116,10 @@ class Report(ABC):
         key = str(request.kms_id)
         if self._epids.setdefault(key, body.epid) != body.epid:
             self.note([_EPID_CHANGED])
+        self._hardware_id = self._hardware_id or response.hardware_id
+        if response.hardware_id not in (b"", self._hardware_id):
+            self.note([_HARDWARE_ID_CHANGED])
+        self._count = body.client_count
 
     @property
     def status(self) -> ExitStatus:
@@ -104,9 +127,15 @@ class Report(ABC):
         How the command ends, as far as the answers tell.
         """
         broken = any(finding.severity is Severity.ERROR for finding in self._found)
-        if broken or self.granted < self.asked:
+        if broken or self.granted < self.asked or self._count < self._needed:
             return ExitStatus.FAILED
         return ExitStatus.OK
+
+    @property
+    def _shortfall(self) -> str:
+        if self._count >= self._needed:
+            return ""
+        return f"the host counts {self._count} of {self._needed} clients; it may keep no count, or one of its own"
 
     @abstractmethod
     def passed_over(self, host: str, problem: str) -> None:
@@ -178,16 +207,27 @@ class TextReport(Report):
         Say how far it came, if anywhere.
         """
         if self.asked:
-            self.finish()
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        if self._planned > 1:
+            refused = self.asked - self.granted
+            parts = [f"{self.granted} requests were granted"]
+            if refused:
+                parts.append(f"{refused} were not")
+            if self.asked < self._planned and not self._needed:
+                parts.append(f"{self._planned - self.asked} had no answer")
+            self._say(", ".join(parts))
+        for finding in self._found:
+            self._say(f"  {finding}")
 
     def finish(self) -> ExitStatus:
         """
         Say the last words.
         """
-        if not self._one:
-            self._say(f"{self.granted} of {self.asked} requests were granted")
-        for finding in self._found:
-            self._say(f"  {finding}")
+        self._sum_up()
+        if self._shortfall:
+            self._say(f"  {self._shortfall}")
         return self.status
 
 
@@ -208,7 +248,7 @@ class JsonReport(Report):
         self._passed.append({"host": host, "problem": problem})
 
     def _show(self, number: int, outcome: Outcome) -> None:
-        if len(self._results) < MAX_RESULTS:
+        if len(self._results) < (MAX_FULL_RESULTS if self._verbose else MAX_RESULTS):
             self._results.append(outcome_to_json(number, outcome, self._catalog, self._verbose))
 
     def break_off(self, problem: str) -> None:
@@ -221,7 +261,7 @@ class JsonReport(Report):
         """
         Print all.
         """
-        emit_json(self._whole())
+        emit_json(self._whole() | ({"problem": self._shortfall} if self._shortfall else {}))
         return self.status
 
     def _whole(self) -> dict[str, Any]:
@@ -229,9 +269,11 @@ class JsonReport(Report):
             "host": self.host,
             "passed_over": self._passed,
             "product": self._product,
+            "planned": self._planned,
             "requests": self.asked,
             "granted": self.granted,
             "results": self._results,
+            "results_left_out": self.asked - len(self._results),
             "findings": [finding.to_json() for finding in self._found],
         }
 
@@ -282,7 +324,7 @@ def _explain(outcome: Outcome, catalog: Catalog, *, aside: bool) -> None:
     out = console(stderr=aside, width=_WIDTH)
     request = outcome.request
     out.print(_fields_table("Request", request_fields(outcome.request_payload, catalog)))
-    out.print(Text(f"in {_syntax(outcome)}"))
+    out.print(Text(f"in the transfer syntax {syntax_name(outcome)}"))
     if outcome.response_payload:
         fields = response_fields(outcome.response_payload, request, catalog)
         out.print(_fields_table("Response", fields))
@@ -293,8 +335,11 @@ def _explain(outcome: Outcome, catalog: Catalog, *, aside: bool) -> None:
         out.print(table)
 
 
-def _syntax(outcome: Outcome) -> str:
-    return f"transfer syntax {outcome.transfer_syntax}"
+def syntax_name(outcome: Outcome) -> str:
+    """
+    Name the transfer syntax of a call.
+    """
+    return "NDR64" if outcome.transfer_syntax == NDR64 else "NDR"
 
 
 def _fields_table(title: str, fields: Sequence[Field]) -> Table:
@@ -326,7 +371,7 @@ def outcome_to_json(
         "granted": outcome.error is None,
         "protocol_version": f"{request.major_version}.{request.minor_version}",
         "client_machine_id": str(request.client_machine_id),
-        "transfer_syntax": str(outcome.transfer_syntax),
+        "transfer_syntax": syntax_name(outcome),
     }
     if outcome.error is not None:
         result["error"] = str(outcome.error)

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import click
 
+from kmsproto.cli.product_type import complete_product
 from kmsproto.errors import LocalProtocolError, ProductNotFoundError
 from kmsproto.kms.catalog import SKU, Catalog
 from kmsproto.kms.entries import guid_from_text
@@ -35,9 +36,11 @@ from kmsproto.kms.requests import make_request
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: The product that is asked for when none is named, and its name in the built-in catalogue; others may call it otherwise.
+#: The product that is asked for when none is named, and what the built-in catalogue calls it.
 DEFAULT_SKU = UUID("73111121-5638-40f6-bc11-f1d7b0d64300")
 DEFAULT_PRODUCT = "Windows 10/11 Enterprise"
+#: Seconds that the client time may be off at most: a hundred years.
+_MOST_SECONDS = 3_200_000_000
 #: The largest number that a field of 32 bits holds.
 _MAXIMUM = 0xFFFFFFFF
 #: Characters of a NetBIOS name.
@@ -137,15 +140,24 @@ def _read_workstation(
 
 _NUMBER = click.IntRange(0, _MAXIMUM)
 
-#: The options, in the order of the help.
-_OPTIONS = (
-    click.option(
+
+def product_option(command: _Command) -> _Command:
+    """
+    Add C{-l} and C{--product}, which arrive as C{product}: what the user wrote, or L{None}.
+    """
+    return click.option(
         "-l",
         "--product",
         metavar="PRODUCT",
+        shell_complete=complete_product,
         help="Product to ask for: its number, its name (or the beginning of it), or its GUID."
         f"  [default: {DEFAULT_PRODUCT}]",
-    ),
+    )(command)
+
+
+#: The options, in the order of the help.
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    product_option,
     click.option(
         "-a", "--application-id", type=GuidType(), metavar="GUID", help="Application id to send."
     ),
@@ -220,6 +232,13 @@ _OPTIONS = (
         metavar="MINUTES",
         help="Minutes left in that status.  [default: 0]",
     ),
+    click.option(
+        "--clock-offset",
+        type=click.IntRange(-_MOST_SECONDS, _MOST_SECONDS),
+        default=0,
+        metavar="SECONDS",
+        help="Let the client time be so far ahead, or with a minus behind.  [default: 0]",
+    ),
 )
 
 
@@ -251,6 +270,7 @@ class Wishes:
     virtual_machine: bool = False
     licence_status: int | None = None
     binding_expiration: int | None = None
+    clock_offset: int = 0
 
 
 class RequestMaker:
@@ -286,6 +306,8 @@ class RequestMaker:
         Find the product that the user means, by name or by one of the GUIDs.
         """
         wishes = self._wishes
+        if wishes.product is not None and not wishes.product.strip():
+            raise click.BadParameter("a product has a name", param_hint="--product")
         try:
             if wishes.product is not None:
                 return self._catalog.product(wishes.product)
@@ -306,8 +328,12 @@ class RequestMaker:
         """
         What is asked for, for people: the product, or the GUID that stands in its place.
         """
-        sku_id = self._wishes.sku_id
-        return self.product.name if sku_id is None else self._catalog.sku_name(sku_id)
+        wishes = self._wishes
+        if wishes.sku_id is not None:
+            return self._catalog.sku_name(wishes.sku_id)
+        if wishes.kms_id is not None:
+            return f"KMS id {self._catalog.kms_id_name(wishes.kms_id)}"
+        return self.product.name
 
     def make(self, number: int) -> RequestBody:
         """
@@ -335,7 +361,7 @@ class RequestMaker:
         if wishes.protocol is not None:
             given["major_version"], given["minor_version"] = wishes.protocol
         return body._replace(
-            client_time=filetime(self._clock()),
+            client_time=max(filetime(self._clock() + wishes.clock_offset), 0),
             is_virtual_machine=int(wishes.virtual_machine),
             **{name: value for name, value in given.items() if value is not None},
         )

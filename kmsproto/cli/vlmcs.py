@@ -206,7 +206,8 @@ def render_table() -> str:
     ]
     for row in ROWS:
         is_option = row.option.startswith("-")
-        letter = f"``{row.option}``" if is_option or "`" not in row.option else row.option
+        plain = "`" in row.option or " " in row.option
+        letter = row.option if plain else f"``{row.option}``"
         ours = f"``{row.option}``, ``{row.ours}``" if is_option else "the same"
         cells = (letter, row.meaning, ours, row.difference)
         lines += [

@@ -10,12 +10,13 @@ Source: "KMS messages, versions 4, 5 and 6", sections "The extended PID" and "Wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 
 from kmsproto.findings import Finding, Severity
 from kmsproto.kms.catalog import CSVLK, Catalog
 from kmsproto.kms.epid import EPIDError, ExtendedPID
 from kmsproto.kms.identity import doubts_about_epid
-from kmsproto.kms.messages import RequestBody, ResponseBody
+from kmsproto.kms.messages import MAX_N_POLICY, RequestBody, ResponseBody, posix_seconds
 
 #: Minutes that the two intervals of an answer may have: 15 minutes to 30 days.
 INTERVALS = range(15, 43200 + 1)
@@ -42,6 +43,22 @@ def examine_answer(
             "count",
             Severity.WARNING,
             "the count is 0, though it includes the client that asked",
+            _SOURCE.format("What a host answers"),
+        )
+    csvlk = catalog.csvlk_for(request.kms_id)
+    if body.client_count > max(2 * request.n_policy, csvlk.minimum_active_clients):
+        yield Finding(
+            "count",
+            Severity.NOTE,
+            f"the count is {body.client_count}, where a host counts no more than twice the N policy"
+            f" of {request.n_policy}",
+            _SOURCE.format("What a host answers"),
+        )
+    if request.n_policy > MAX_N_POLICY:
+        yield Finding(
+            "N policy",
+            Severity.WARNING,
+            f"an N policy of {request.n_policy} was granted, though it is over {MAX_N_POLICY}",
             _SOURCE.format("What a host answers"),
         )
     for name, minutes in (
@@ -88,6 +105,11 @@ def _doubts(epid: str, request: RequestBody, catalog: Catalog) -> list[str]:
         csvlk = next(
             iter([*activating, *(each for each in csvlks if each == answering)]), csvlks[0]
         )
-        return doubts_about_epid(catalog, csvlk, epid)
+        doubts = doubts_about_epid(catalog, csvlk, epid)
+        # A day more, for the host may be where the day has begun already.
+        today = posix_seconds(request.client_time) // 86400 + 1
+        if (pid.day - date(1970, 1, 1)).days > today:
+            doubts.append(f"{pid.day}, the day of activation, has not come yet")
+        return doubts
     name = catalog.kms_id_name(request.kms_id)
     return [f"the ePID belongs to {csvlks[0].name}, whose keys do not activate {name}"]

@@ -120,14 +120,18 @@ class _Verification:
         self.checks: list[Check] = []
 
     def run(self, payload: bytes) -> tuple[ResponseBody | None, bytes]:
-        asked = self._request.body.major_version
+        body = self._request.body
         try:
+            # What can be answered has the minor version 0.
             answered = decode_version(payload)
         except MalformedMessageError as error:
             self._check("layout", False, str(error))
             return None, b""
+        asked = f"{body.major_version}.{body.minor_version}"
         if not self._check(
-            "version", asked == answered, f"asked in version {asked}, answered in {answered}"
+            "version",
+            asked == f"{answered}.0",
+            f"asked in version {asked}, answered in {answered}.0",
         ):
             return None, b""
         if answered == 4:

@@ -389,6 +389,13 @@ class ClientSession:
         """
         return () if self._scrutiny is None else self._scrutiny.findings
 
+    @property
+    def multiplexed(self) -> bool:
+        """
+        Whether the host granted that calls overlap.
+        """
+        return self._rpc.multiplexed
+
     def connected_to(self, port: int | None) -> None:
         """
         Take note of the port that the client connected to, which a host tells in its bind_ack; L{None} if it has none.

@@ -1,32 +1,136 @@
 """
-Reaching a host by name in one address family.
+Reaching a host by name or address, if wanted in one address family only.
 
-Twisted's C{HostnameEndpoint} takes the first address that answers, of whichever family.  Who wants to know whether a
-host can be reached over IPv6 must be able to leave the other family out: L{FamilyEndpoint} does.
+Names are looked up by the system, as everywhere else, but in a thread that nobody waits for: those of Twisted's pool
+are waited for when a program ends, so that one silent name server would keep a command alive long after it gave up.
+The attempts are those of Twisted's C{HostnameEndpoint}, which tries the next address while one is silent.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+import threading
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
+    IHostnameResolver,
     IHostResolution,
     IProtocol,
     IProtocolFactory,
+    IReactorPluggableNameResolver,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from zope.interface import implementer
 
-#: The address families, by the number that people call them.
-FAMILIES = {4: IPv4Address, 6: IPv6Address}
 #: Addresses of one name that are tried at most.
 MAX_ADDRESSES = 16
+#: The kinds of addresses, by IP version and as sockets name their families.
+_KINDS: dict[int, type[IPv4Address] | type[IPv6Address]] = {4: IPv4Address, 6: IPv6Address}
+_FAMILIES = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6Address}
+
+_Address = IPv4Address | IPv6Address
+
+
+def _look_up(host: str, port: int) -> list[_Address]:
+    """
+    Ask the system for the addresses of a name; none if there is none, or no host can have the name.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    addresses: list[_Address] = []
+    for family, _, _, _, where in found:
+        kind = _FAMILIES.get(family)
+        if kind is not None:
+            # What makes a link-local address usable stands in a field of its own.
+            scope = f"%{where[3]}" if len(where) > 3 and where[3] else ""
+            addresses.append(kind("TCP", f"{where[0]}{scope}", int(where[1])))
+    return addresses
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """
+    A look-up in progress; it cannot be cut short, but nobody has to wait for it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """
+        Nothing can be done.
+        """
+
+
+@implementer(IHostnameResolver)
+class SystemResolver:
+    """
+    Looks names up in threads that nobody waits for.
+
+    @param reactor: Takes the answers.
+    @param family: The IP version of the addresses that are wanted, 4 or 6; L{None} for both.
+    """
+
+    def __init__(self, reactor: Any, family: int | None = None) -> None:
+        self._reactor = reactor
+        self._kinds = tuple(_KINDS.values()) if family is None else (_KINDS[family],)
+
+    def resolveHostName(  # noqa: N802
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: Sequence[type] | None = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> IHostResolution:
+        """
+        Look a name up.
+        """
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+
+        def deliver(found: Sequence[_Address]) -> None:
+            for address in [each for each in found if isinstance(each, self._kinds)][
+                :MAX_ADDRESSES
+            ]:
+                resolutionReceiver.addressResolved(address)
+            resolutionReceiver.resolutionComplete()
+
+        def look_up() -> None:
+            self._reactor.callFromThread(deliver, _look_up(hostName, portNumber))
+
+        threading.Thread(target=look_up, name=f"look-up of {hostName}", daemon=True).start()
+        return resolution
+
+
+@implementer(IReactorPluggableNameResolver)
+class _NamingReactor:
+    """
+    A reactor whose names are looked up by a resolver of ours.
+    """
+
+    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = resolver
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:  # noqa: N802
+        """
+        Look names up by another resolver.
+        """
+        before, self.nameResolver = self.nameResolver, resolver
+        return before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
 
 
 @implementer(IResolutionReceiver)
@@ -36,20 +140,19 @@ class _Addresses:
     """
 
     def __init__(self) -> None:
-        self.done: Deferred[list[IPv4Address | IPv6Address]] = Deferred()
-        self._found: list[IPv4Address | IPv6Address] = []
+        self.done: Deferred[list[_Address]] = Deferred()
+        self._found: list[_Address] = []
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803
         """
-        The look-up has begun; it cannot be cut short.
+        The look-up has begun.
         """
 
     def addressResolved(self, address: Any) -> None:  # noqa: N802
         """
         Take an address.
         """
-        if len(self._found) < MAX_ADDRESSES:
-            self._found.append(address)
+        self._found.append(address)
 
     def resolutionComplete(self) -> None:  # noqa: N802
         """
@@ -59,67 +162,59 @@ class _Addresses:
             self.done.callback(self._found)
 
 
+def _nothing_found(host: str, family: int | None) -> DNSLookupError:
+    kind = "" if family is None else f"IPv{family} "
+    return DNSLookupError(f"no {kind}address was found for {host!r}; check the name")
+
+
 async def resolve(
-    reactor: Any, host: str, port: int, family: int | None = None
-) -> Sequence[IPv4Address | IPv6Address]:
+    reactor: Any,
+    host: str,
+    port: int,
+    family: int | None = None,
+    resolver: IHostnameResolver | None = None,
+) -> Sequence[_Address]:
     """
     Look the addresses of a name up, or take an address for what it is.
 
-    @param reactor: Knows how names are looked up.
+    @param reactor: Takes the answer.
     @param family: 4 or 6; both if L{None}.
-    @return: The addresses, at most L{MAX_ADDRESSES}, as the resolver orders them.
+    @param resolver: Looks it up; by default a L{SystemResolver}.
+    @return: The addresses, at most L{MAX_ADDRESSES}, in the order of the system.
     @raise twisted.internet.error.DNSLookupError: If there is none.
     """
-    try:
-        # The resolver would lose this error, and nobody would ever hear of an answer.
-        host.encode("idna")
-    except UnicodeError as problem:
-        raise DNSLookupError(f"{host!r} is no name that a host can have") from problem
     receiver = _Addresses()
-    types = list(FAMILIES.values()) if family is None else [FAMILIES[family]]
-    reactor.nameResolver.resolveHostName(receiver, host, port, types)
+    looking = resolver or SystemResolver(reactor, family)
+    looking.resolveHostName(receiver, host, port)
     found = await receiver.done
     if not found:
-        kind = "" if family is None else f"IPv{family} "
-        raise DNSLookupError(f"no {kind}address was found for {host!r}")
+        raise _nothing_found(host, family)
     return found
 
 
 @implementer(IStreamClientEndpoint)
-class FamilyEndpoint:
+class _NamedEndpoint:
     """
-    A host by name, of which only the addresses of one family are tried, one after the other.
-
-    @param reactor: Connects.
-    @param host: A name or an address.
-    @param family: 4 or 6.
+    A host by name: Twisted's endpoint, with errors that say what was looked for.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int, family: int) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, host: str, port: int, family: int | None) -> None:
         self._host = host
-        self._port = port
         self._family = family
+        naming = _NamingReactor(reactor, SystemResolver(reactor, family))
+        self._endpoint = HostnameEndpoint(naming, host, port)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Connect to the first address that answers.
         """
-        return Deferred.fromCoroutine(self._connect(protocolFactory))
+        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        return connecting.addErrback(self._explain)
 
-    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        kind: Any = {4: TCP4ClientEndpoint, 6: TCP6ClientEndpoint}[self._family]
-        problem: ConnectError | None = None
-        for address in await resolve(self._reactor, self._host, self._port, self._family):
-            try:
-                return cast(
-                    IProtocol,
-                    await kind(self._reactor, address.host, self._port).connect(factory),
-                )
-            except ConnectError as error:
-                problem = error
-        assert problem is not None, "a name without addresses is an error of its own"
-        raise problem
+    def _explain(self, failure: Any) -> Any:
+        if failure.check(DNSLookupError):
+            raise _nothing_found(self._host, self._family) from failure.value
+        return failure
 
 
 def endpoint_to(
@@ -128,8 +223,15 @@ def endpoint_to(
     """
     Make the endpoint of a host.
 
-    @param family: 4 or 6; whichever answers first if L{None}.
+    @param host: A name, or an address; one of IPv6 may have a scope, as in C{fe80::1%eth0}.
+    @param family: The IP version, 4 or 6; whichever answers first if L{None}.
     """
-    if family is None:
-        return HostnameEndpoint(reactor, host, port)
-    return FamilyEndpoint(reactor, host, port, family)
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return _NamedEndpoint(reactor, host, port, family)
+    if family not in (None, version):
+        return _NamedEndpoint(reactor, host, port, family)
+    kind: Any = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
+    endpoint: IStreamClientEndpoint = kind(reactor, host, port)
+    return endpoint

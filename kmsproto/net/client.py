@@ -96,6 +96,13 @@ class ActivationClient(Protocol):
         """
         return self._session.findings
 
+    @property
+    def multiplexed(self) -> bool:
+        """
+        Whether the host granted that calls overlap.
+        """
+        return self._session.multiplexed
+
     def wait_until_bound(self) -> Deferred[None]:
         """
         Wait for the bind that the connection began with; L{connect} does that.

@@ -8,13 +8,13 @@ ends early, those that would follow are not made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from kmsproto.errors import KMSProtoError
 from kmsproto.findings import Finding
 from kmsproto.kms.messages import RequestBody
 from kmsproto.net.activation import Outcome
@@ -69,14 +69,14 @@ class Probing:
         self._report = report
         self._next = 0
         self._stopped = False
-        self._found: dict[Finding, None] = {}
+        self._found: dict[object, Finding] = {}
 
     @property
     def findings(self) -> Sequence[Finding]:
         """
         The rules that the host was seen to break, each once.
         """
-        return tuple(self._found)
+        return tuple(self._found.values())
 
     async def run(self) -> None:
         """
@@ -88,6 +88,9 @@ class Probing:
         plan = self._plan
         shared = None if plan.fresh else await self._connected()
         workers = min(plan.at_once, plan.requests)
+        if shared is not None and not shared.multiplexed:
+            # A host that did not grant it may take a second call for a mistake.
+            workers = 1
         try:
             await _all([self._work(shared) for _ in range(workers)])
         finally:
@@ -128,21 +131,27 @@ class Probing:
     def _look_at(self, client: ActivationClient) -> None:
         for finding in client.findings:
             if len(self._found) < MAX_FINDINGS:
-                self._found[finding] = None
+                self._found.setdefault(finding.kind, finding)
 
 
-async def _all(coroutines: Sequence[object]) -> None:
+async def _all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """
     Wait for all of them; of their errors the first is raised, once all have ended.
     """
-    problems: list[KMSProtoError] = []
+    problems: list[BaseException] = []
 
-    async def guarded(coroutine: object) -> None:
+    async def guarded(coroutine: Coroutine[Any, Any, None]) -> None:
         try:
-            await coroutine  # type: ignore[misc]
-        except KMSProtoError as problem:
+            await coroutine
+        except BaseException as problem:  # noqa: BLE001 - it is raised when the others have ended
             problems.append(problem)
 
-    await gatherResults([Deferred.fromCoroutine(guarded(each)) for each in coroutines])
+    running = [Deferred.fromCoroutine(guarded(each)) for each in coroutines]
+    try:
+        await gatherResults(running)
+    except CancelledError:
+        for each in running:
+            each.cancel()
+        raise
     if problems:
         raise problems[0]

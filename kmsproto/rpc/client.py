@@ -186,6 +186,8 @@ class ClientConnection:
         self._offered: dict[int, tuple[ContextElement, ...]] = {}
         self._calls: dict[int, _OpenCall] = {}
         self._fragment_size = MAX_FRAGMENT
+        #: Whether the server granted that calls overlap.
+        self.multiplexed = False
         #: The contexts that calls can be made on, and their transfer syntaxes.
         self.contexts: dict[int, SyntaxId] = {}
         self.state = ClientState.UNBOUND
@@ -392,6 +394,7 @@ class ClientConnection:
                 if pdu.requested_features(result.transfer_syntax) is None:
                     self.contexts[element.context_id] = result.transfer_syntax
         if header.packet_type == PacketType.BIND_ACK:
+            self.multiplexed = bool(header.flags & PacketFlag.CONC_MPX)
             self._fragment_size = min(max(ack.max_recv_frag, MUST_RECEIVE_FRAGMENT), MAX_FRAGMENT)
         return ack
 

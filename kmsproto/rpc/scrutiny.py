@@ -23,16 +23,22 @@ from kmsproto.findings import Finding, Severity
 from kmsproto.rpc import pdu
 from kmsproto.rpc.ndr import decode_activation_response
 from kmsproto.rpc.numbers import (
+    MAX_FRAGMENT,
     MUST_RECEIVE_FRAGMENT,
     WHOLE,
+    BindNakReason,
     ContextResult,
+    FaultStatus,
     PacketFlag,
     PacketType,
+    ProviderReason,
 )
 from kmsproto.rpc.pdu import NDR64, NO_SYNTAX, Bind, BindAck, Header, Negotiated, SyntaxId
 
 #: Findings that are kept at most; a server that breaks more rules than that is known well enough.
 MAX_FINDINGS = 64
+#: The fragment sizes that Windows negotiates.
+WINDOWS_SIZES = range(2048, 5840 + 1, 8)
 #: Negotiations and calls that wait for an answer at most, each; of more the oldest are forgotten.
 _MAX_WAITING = 256
 #: Fault statuses that no server may send (MS-RPCE 3.3.3.5.1).
@@ -42,6 +48,8 @@ _FORBIDDEN_STATUSES = frozenset(
         *(0xC00000AA, 0xC00000FD, 0xC0000194, 0xC0000235, 0xC0000409, 0xC0000420),
     }
 )
+#: Faults that come before the call reaches its operation.
+_NEVER_EXECUTED = (FaultStatus.UNK_IF, FaultStatus.OP_RNG_ERROR)
 #: The flags that may stand in a fault beside first and last fragment.
 _FAULT_FLAGS = int(PacketFlag.DID_NOT_EXECUTE | PacketFlag.PENDING_CANCEL)
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -57,16 +65,17 @@ class Scrutiny:
 
     def __init__(self, port: int | None = None) -> None:
         self.port = port
-        self._found: dict[Finding, None] = {}
+        self._found: dict[object, Finding] = {}
         self._offers: OrderedDict[int, tuple[int, Bind]] = OrderedDict()
         self._contexts: OrderedDict[int, int] = OrderedDict()
+        self._max_frag = MAX_FRAGMENT
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """
         What was found so far, in the order in which it was seen.
         """
-        return tuple(self._found)
+        return tuple(self._found.values())
 
     def sent(self, data: bytes) -> None:
         """
@@ -105,21 +114,45 @@ class Scrutiny:
     def _add(self, findings: Iterator[Finding]) -> None:
         for finding in findings:
             if len(self._found) < MAX_FINDINGS:
-                self._found[finding] = None
+                # Of those that differ in a number the first is enough.
+                self._found.setdefault(finding.kind, finding)
 
     def _examine(self, header: Header, data: bytes) -> Iterator[Finding]:
         yield from examine_header(header, data)
+        if header.frag_length > self._max_frag:
+            yield Finding(
+                "3.1",
+                _ERROR,
+                f"a fragment has {header.frag_length} bytes, where the client receives {self._max_frag}",
+                "C706 12.6.4.4",
+            )
         kind = header.packet_type
         if kind in (PacketType.BIND_ACK, PacketType.ALTER_CONTEXT_RESP):
             offered = self._offers.pop(header.call_id, None)
             if offered is not None:
                 yield from self._examine_ack(header, data, *offered)
         elif kind == PacketType.BIND_NAK:
+            if self._offers and header.call_id not in self._offers:
+                yield Finding(
+                    "2.13",
+                    _ERROR,
+                    f"a bind_nak has the call id {header.call_id}, which is not that of the bind",
+                    "C706 12.6.3.5",
+                )
             yield from _examine_bind_nak(header, data)
         elif kind == PacketType.RESPONSE:
             yield from self._examine_response(header, data)
         elif kind == PacketType.FAULT:
             yield from examine_fault(header, data)
+            asked = self._contexts.pop(header.call_id, None)
+            named = pdu.decode_fault(header, data).context_id
+            if asked is not None and named not in (0, asked, asked & 0xFF):
+                yield Finding(
+                    "10",
+                    _NOTE,
+                    f"the fault for a call on context {asked} names context {named}",
+                    "C706 12.6.4.7",
+                )
 
     def _examine_ack(
         self, header: Header, data: bytes, flags: int, bind: Bind
@@ -132,12 +165,13 @@ class Scrutiny:
         yield from self._examine_address(header, data)
         for element, result in zip(bind.elements, ack.results, strict=False):
             yield from _examine_result(element.context_id, element.transfer_syntaxes, result)
-        accepted = [
+        accepted = {
             result.transfer_syntax
             for result in ack.results
             if result.result == ContextResult.ACCEPTANCE
-        ]
-        if len(set(accepted)) > 1:
+            and pdu.requested_features(result.transfer_syntax) is None
+        }
+        if len(accepted) > 1:
             yield Finding(
                 "3.13",
                 _WARNING,
@@ -156,9 +190,22 @@ class Scrutiny:
         if any(data[end : end + -end % 4]):
             yield Finding(
                 "3 bind_ack layout",
-                _WARNING,
-                "the bytes behind the secondary address are not zero: remains of the server's memory",
+                _NOTE,
+                "the bytes behind the secondary address are not zero, so they may be remains of other memory",
                 "C706 12.6.3.1",
+            )
+        start = end + -end % 4
+        if any(data[start + 1 : start + 4]):
+            yield Finding(
+                "3 bind_ack layout",
+                _NOTE,
+                "the reserved bytes behind the number of results are not zero",
+                "C706 12.6.3.1",
+            )
+        excess = len(data) - (start + 4 + 24 * data[start])
+        if excess:
+            yield Finding(
+                "3 bind_ack layout", _NOTE, f"{excess} bytes follow the results", "C706 12.6.4.4"
             )
         if not is_bind_ack:
             if length:
@@ -257,6 +304,24 @@ def examine_fault(header: Header, data: bytes) -> Iterator[Finding]:
         )
     if header.flags & WHOLE != WHOLE or header.flags & ~(WHOLE | _FAULT_FLAGS):
         yield Finding(rule, _WARNING, f"a fault has the flags 0x{header.flags:02X}", source)
+    executed = not header.flags & PacketFlag.DID_NOT_EXECUTE
+    if status in _NEVER_EXECUTED and executed:
+        yield Finding(
+            rule,
+            _WARNING,
+            f"the fault 0x{status:08X} does not say that the call was not executed",
+            source,
+        )
+    if status == FaultStatus.BAD_STUB_DATA and not executed:
+        yield Finding(
+            rule, _NOTE, f"the fault 0x{status:08X} says that the call was not executed", source
+        )
+    if not any(data[16:20]):
+        yield Finding(rule, _NOTE, "the alloc_hint of a fault is 0", source)
+    if header.frag_length > pdu.FAULT_LENGTH and not data[23] & 1:
+        yield Finding(
+            rule, _WARNING, f"{header.frag_length - pdu.FAULT_LENGTH} bytes follow a fault", source
+        )
     if data[22]:
         yield Finding(rule, _NOTE, f"a fault has the cancel count {data[22]}", source)
     if data[23] & 0xFE or (data[23] and header.frag_length == pdu.FAULT_LENGTH):
@@ -275,9 +340,20 @@ def examine_activation_response(
 
     @raise kmsproto.rpc.ndr.BadStubError: If it cannot be read.
     """
-    payload, _ = decode_activation_response(stub, syntax, byte_order)
+    payload, hresult = decode_activation_response(stub, syntax, byte_order)
     word = 8 if syntax == NDR64 else 4
-    if payload:
+    if any(stub[4:word]):
+        yield Finding(
+            "response stub", _NOTE, "the bytes that align the pointer are not zero", "C706 14.2.2"
+        )
+    if payload and hresult:
+        yield Finding(
+            "response stub",
+            _WARNING,
+            f"a response came together with the HRESULT 0x{hresult:08X}",
+            'KMS messages: "What a host answers"',
+        )
+    if any(stub[word : 2 * word]):
         end = 3 * word + len(payload)
         gap = stub[end : end + -end % 4]
         needed = end + len(gap) + 4
@@ -327,8 +403,13 @@ def _examine_ack_flags(header: Header, asked: int) -> Iterator[Finding]:
 
 def _examine_sizes(bind: Bind, ack: BindAck) -> Iterator[Finding]:
     rule, source = "3.1", "C706 12.6.4.4"
-    for name, size in (("transmit", ack.max_xmit_frag), ("receive", ack.max_recv_frag)):
+    is_lawful = True
+    for name, size, offered in (
+        ("transmit", ack.max_xmit_frag, bind.max_recv_frag),
+        ("receive", ack.max_recv_frag, bind.max_xmit_frag),
+    ):
         if size < MUST_RECEIVE_FRAGMENT:
+            is_lawful = False
             yield Finding(
                 rule,
                 _ERROR,
@@ -336,13 +417,22 @@ def _examine_sizes(bind: Bind, ack: BindAck) -> Iterator[Finding]:
                 f" {MUST_RECEIVE_FRAGMENT} is the least",
                 f"{source}, appendix K",
             )
-    if ack.max_recv_frag > max(bind.max_xmit_frag, MUST_RECEIVE_FRAGMENT):
+        elif size > max(offered, MUST_RECEIVE_FRAGMENT):
+            is_lawful = False
+            yield Finding(
+                rule,
+                _ERROR if name == "transmit" else _WARNING,
+                f"the server would {name} fragments of {size} bytes, where the client offered {offered}",
+                source,
+            )
+    sizes = {ack.max_xmit_frag, ack.max_recv_frag}
+    if is_lawful and (len(sizes) > 1 or any(size not in WINDOWS_SIZES for size in sizes)):
         yield Finding(
-            rule, _WARNING, "the server would receive more than the client transmits", source
-        )
-    if ack.max_xmit_frag > max(bind.max_recv_frag, MUST_RECEIVE_FRAGMENT):
-        yield Finding(
-            rule, _ERROR, "the server would transmit more than the client receives", source
+            rule,
+            _NOTE,
+            f"the fragment sizes are {ack.max_xmit_frag} and {ack.max_recv_frag}; Windows has two equal ones from"
+            f" {WINDOWS_SIZES.start} to {WINDOWS_SIZES[-1]}, a multiple of {WINDOWS_SIZES.step}",
+            "MS-RPCE 3.3.1.5",
         )
 
 
@@ -391,6 +481,13 @@ def _examine_result(
                 "C706 12.6.3.1",
             )
         return
+    elif result.result <= ContextResult.PROVIDER_REJECTION and result.reason > max(ProviderReason):
+        yield Finding(
+            "3 bind_ack layout",
+            _WARNING,
+            f"context {context_id} is refused with the reason {result.reason}, which does not exist",
+            "C706 12.6.3.1",
+        )
     elif result.result > ContextResult.NEGOTIATE_ACK:
         yield Finding(
             "3 bind_ack layout",
@@ -413,6 +510,11 @@ def _examine_bind_nak(header: Header, data: bytes) -> Iterator[Finding]:
     protocols = [data[19 + 2 * index : 21 + 2 * index] for index in range(count)]
     if not any(each == bytes(pdu.RPC_VERSION) for each in protocols):
         yield Finding(rule, _WARNING, "a bind_nak does not name protocol version 5.0", source)
+    reason = pdu.decode_bind_nak(header, data)
+    if reason not in set(BindNakReason):
+        yield Finding(
+            rule, _WARNING, f"a bind_nak has the reason {reason}, which does not exist", source
+        )
     if header.flags & WHOLE != WHOLE:
         yield Finding(rule, _WARNING, "a bind_nak is not marked as first and last fragment", source)
 

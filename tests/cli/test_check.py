@@ -14,7 +14,7 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
 from twisted.names import error as names_error
 from twisted.trial.unittest import SynchronousTestCase
@@ -145,7 +145,7 @@ class CheckCase(SynchronousTestCase):
         """
         Put fakes in the place of the reactor and the network.
         """
-        self.clock = Clock()
+        self.clock = MemoryReactorClock()
         self.resolver = TableResolver({})
         self.asked: list[tuple[Target, float, int | None]] = []
         self.requests: list[Any] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,7 +14,6 @@ from kmsproto.cli import destinations as module
 from kmsproto.cli.destinations import MAX_DESTINATIONS, Whereabouts, destinations
 from kmsproto.cli.targets import Target
 from kmsproto.errors import HostUnreachableError, KMSProtoError
-from kmsproto.net.addresses import FamilyEndpoint
 from kmsproto.net.discovery import Discovered, Found, ServiceRecord
 from kmsproto.net.resolver import (
     NameServerTimeoutError,
@@ -85,11 +83,13 @@ class DestinationsTests(SynchronousTestCase):
         """
         A host is one place, without any look-up here.
         """
-        for family, kind in ((None, HostnameEndpoint), (4, FamilyEndpoint)):
+        reached: list[tuple[Any, ...]] = []
+        self.patch(module, "endpoint_to", lambda *arguments: reached.append(arguments))
+        for family in (None, 4):
             looked_up = self.look_up(Whereabouts("kms", Target("kms", 1700)), family=family)
             (place,) = self.successResultOf(looked_up)
             self.assertEqual(place.name, "kms:1700")
-            self.assertIsInstance(place.endpoint, kind)
+            self.assertEqual(reached[-1][1:], ("kms", 1700, family))
         self.assertEqual((self.asked, self.servers), ([], []))
 
     def test_domain(self) -> None:

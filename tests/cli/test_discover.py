@@ -11,7 +11,7 @@ from typing import Any
 
 from click.testing import Result
 from rich.console import Console
-from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
 from twisted.names import error as names_error
 from twisted.trial.unittest import SynchronousTestCase
@@ -65,7 +65,7 @@ class DiscoverCase(SynchronousTestCase):
         self.patch(module, "make_resolver", self.make_resolver)
         self.patch(module, "ask", self.ask)
         self.patch(module, "find_own_domains", lambda: ("corp.example",))
-        self.patch(output, "react", react_at_once(Clock()))
+        self.patch(output, "react", react_at_once(MemoryReactorClock()))
 
     def make_resolver(self, reactor: object, nameservers: object) -> TableResolver:
         """

@@ -73,7 +73,9 @@ class PlausibilityTests(SynchronousTestCase):
         Nothing is found in what a host of ours says, whichever product asks.
         """
         for sku in CATALOG.skus.values():
-            body = answered(self.own_epid(str(sku.number)))
+            csvlk = CATALOG.csvlk_for(sku.kms_id)
+            count = max(2 * CATALOG.kms_ids[sku.kms_id].n_policy, csvlk.minimum_active_clients)
+            body = answered(self.own_epid(str(sku.number)))._replace(client_count=count)
             self.assertEqual(self.problems(body, str(sku.number)), [], sku.name)
 
     def test_form(self) -> None:
@@ -112,6 +114,25 @@ class PlausibilityTests(SynchronousTestCase):
         request = asked("1")._replace(kms_id=UUID(int=77))
         found = list(examine_answer(answered(early), b"", request, CATALOG))
         self.assertEqual([each.severity for each in found], [Severity.WARNING])
+
+    def test_future(self) -> None:
+        """
+        A host key cannot have been activated on a day that has not come.
+        """
+        epid = self.own_epid("Windows 10/11 Enterprise")
+        (problem,) = self.problems(answered(epid[:-7] + "0012099"))
+        self.assertIn("2099-01-01, the day of activation, has not come yet", problem)
+
+    def test_counts(self) -> None:
+        """
+        A count over twice the N policy is found, and the grant of an N policy that no host may accept.
+        """
+        body = answered(self.own_epid("Windows 10/11 Enterprise"))._replace(client_count=51)
+        (problem,) = self.problems(body)
+        self.assertIn("count: the count is 51", problem)
+        request = asked("Windows 10/11 Enterprise")._replace(n_policy=1001)
+        (found,) = examine_answer(body, HARDWARE_ID, request, CATALOG)
+        self.assertIn("N policy of 1001", found.problem)
 
     def test_numbers(self) -> None:
         """

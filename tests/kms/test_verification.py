@@ -56,6 +56,18 @@ class VerificationTests(SynchronousTestCase):
             for answered in {4, 5, 6} - {asked}:
                 self.fails("version", sealed_response(answered), asked)
 
+    def test_minor_version(self) -> None:
+        """
+        An answer to a request of a minor version that does not exist fails, for it cannot have the same.
+        """
+        for version in (4, 5, 6):
+            _, opened = seal_request(request_of(version)._replace(minor_version=1), REQUEST_SALT)
+            error = self.assertRaises(
+                VerificationError, open_response, sealed_response(version), opened
+            )
+            self.assertEqual(error.check, "version")
+            self.assertIn(f"asked in version {version}.1, answered in {version}.0", str(error))
+
     def test_version_inside(self) -> None:
         """
         The version inside an answer must be the one in front of it.

@@ -108,6 +108,44 @@ class ProbingTests(ClientCase):
             self.assertEqual(self.made, [0, 1, 2])
             self.assertClosed()
 
+    def test_not_multiplexed(self) -> None:
+        """
+        A host that does not grant that calls overlap is asked one thing at a time on a connection.
+        """
+        self.use(lambda: OddHost(lambda call: None))
+        plan = Plan(9, self.make_body, at_once=3)
+        running = self.begin(self.probing(plan, multiplexed=False))
+        self.assertNoResult(running)
+        self.assertEqual(self.made, [0])
+        self.clock.advance(10)
+        self.failureResultOf(running, HostTimeoutError)
+
+    def test_cancelled(self) -> None:
+        """
+        Whoever gives up ends everything, also what waits for an answer.
+        """
+        for fresh in (False, True):
+            self.use(lambda: OddHost(lambda call: None))
+            running = self.begin(self.probing(Plan(9, self.make_body, fresh=fresh, at_once=3)))
+            running.cancel()
+            self.flush()
+            self.failureResultOf(running)
+            self.assertClosed()
+
+    def test_mistakes(self) -> None:
+        """
+        A mistake of its owner's is raised once, when all have ended.
+        """
+
+        def make_body(number: int) -> RequestBody:
+            if number == 1:
+                raise ZeroDivisionError
+            return self.make_body(number)
+
+        running = self.begin(self.probing(Plan(9, make_body, at_once=3)))
+        self.failureResultOf(running, ZeroDivisionError)
+        self.assertClosed()
+
     def test_more_at_once_than_requests(self) -> None:
         """
         No connection is made for nothing.

@@ -219,8 +219,8 @@ class AckTests(ScrutinyCase):
         for xmit, recv, text in (
             (1431, 5840, "transmit fragments of at most 1431"),
             (5840, 0, "receive fragments of at most 0"),
-            (5848, 5840, "transmit more"),
-            (5840, 65535, "receive more"),
+            (5848, 5840, "transmit fragments of 5848 bytes, where the client offered 5840"),
+            (5840, 65535, "receive fragments of 65535 bytes, where"),
         ):
             data = bind_ack(ACK._replace(max_xmit_frag=xmit, max_recv_frag=recv))
             self.assertFound(shown(watching(), data), "3.1", text)
@@ -231,7 +231,46 @@ class AckTests(ScrutinyCase):
         """
         small = BIND._replace(max_xmit_frag=0, max_recv_frag=100)
         data = bind_ack(ACK._replace(max_xmit_frag=1432, max_recv_frag=1432))
-        self.assertEqual(shown(watching(small), data), [])
+        (found,) = shown(watching(small), data)
+        self.assertEqual(found[1], Severity.NOTE)
+
+    def test_sizes_of_windows(self) -> None:
+        """
+        Sizes that are lawful, but not as Windows has them, are noted.
+        """
+        for xmit, recv in ((5840, 5832), (5836, 5836), (2040, 2040)):
+            data = bind_ack(ACK._replace(max_xmit_frag=xmit, max_recv_frag=recv))
+            found = shown(watching(), data)
+            self.assertFound(found, "3.1", "Windows has two equal ones from 2048 to 5840")
+
+    def test_ends(self) -> None:
+        """
+        The bytes behind the number of results are zero, and nothing follows the results.
+        """
+        layout = "3 bind_ack layout"
+        for place in (33, 34, 35):
+            self.assertFound(shown(watching(), changed(bind_ack(), place, 1)), layout, "reserved")
+        data = bind_ack() + b"\0" * 4
+        data = changed(data, 8, len(data))
+        self.assertFound(shown(watching(), data), layout, "4 bytes follow the results")
+
+    def test_refusals(self) -> None:
+        """
+        A refusal has a reason that exists.
+        """
+        for result in (1, 2):
+            results = (Negotiated(result, 4, NO_SYNTAX), ACCEPTED, FEATURES)
+            found = shown(watching(), bind_ack(ACK._replace(results=results)))
+            self.assertFound(found, "3 bind_ack layout", "with the reason 4, which does not exist")
+
+    def test_fragment_that_is_too_long(self) -> None:
+        """
+        A fragment longer than the client receives is found.
+        """
+        data = pdu.encode_pdu(PacketType.SHUTDOWN, WHOLE, 2, bytes(5840))
+        self.assertFound(
+            shown(watching(), data), "3.1", "5856 bytes, where the client receives 5840"
+        )
 
     def test_group(self) -> None:
         """
@@ -259,6 +298,9 @@ class AckTests(ScrutinyCase):
         """
         Of the transfer syntaxes of one interface only one is accepted in a PDU.
         """
+        feature = Negotiated(0, 0, ELEMENTS[2].transfer_syntaxes[0])
+        found = shown(watching(), bind_ack(ACK._replace(results=(REFUSED, ACCEPTED, feature))))
+        self.assertFound(found, "4.1", "as if it were a transfer syntax")
         both = (Negotiated(0, 0, NDR), ACCEPTED, FEATURES)
         found = shown(watching(), bind_ack(ACK._replace(results=both)))
         self.assertFound(found, "3.13", "more than one transfer syntax")
@@ -312,6 +354,19 @@ class BindNakTests(ScrutinyCase):
         nak = pdu.encode_bind_nak(2, 4)
         for data in (changed(nak, 18, 0), changed(nak, 19, 4), nak[:18]):
             self.assertFound(shown(watching(), data), "3 bind_nak layout", "version 5.0")
+
+    def test_call_id(self) -> None:
+        """
+        It has the call id of the bind.
+        """
+        self.assertFound(shown(watching(), pdu.encode_bind_nak(77, 4)), "2.13", "call id 77")
+
+    def test_reason(self) -> None:
+        """
+        It has a reason that exists.
+        """
+        found = shown(watching(), pdu.encode_bind_nak(2, 77))
+        self.assertFound(found, "3 bind_nak layout", "reason 77")
 
     def test_flags(self) -> None:
         """
@@ -389,6 +444,14 @@ class ResponseTests(ScrutinyCase):
                 self.assertEqual(scrutiny.findings, ())
                 (found,) = examine_activation_response(stub + b"\0", syntax, "<")
                 self.assertIn("1 bytes follow", found.problem)
+                if syntax == NDR64:
+                    (found,) = examine_activation_response(changed(stub, 6, 1), syntax, "<")
+                    self.assertIn("align the pointer", found.problem)
+            nothing = encode_activation_response(b"", syntax)
+            self.assertEqual(list(examine_activation_response(nothing, syntax, "<")), [])
+            both = encode_activation_response(b"x" * 4, syntax)[:-4] + pack("<I", 0xC004F042)
+            (found,) = examine_activation_response(both, syntax, "<")
+            self.assertIn("HRESULT 0xC004F042", found.problem)
             stub = encode_activation_response(b"x" * 5, syntax)
             (found,) = examine_activation_response(changed(stub, len(stub) - 5, 1), syntax, "<")
             self.assertIn("align the HRESULT", found.problem)
@@ -408,6 +471,39 @@ class FaultTests(ScrutinyCase):
         for status in (0, 0xC0000005):
             data = pdu.encode_fault(2, 1, status, did_not_execute=False)
             self.assertFound(shown(Scrutiny(), data), "10", f"0x{status:08X}")
+
+    def test_execution(self) -> None:
+        """
+        A fault says whether the call may have been executed, as its status demands.
+        """
+        for status, said in (
+            (FaultStatus.UNK_IF, False),
+            (FaultStatus.OP_RNG_ERROR, False),
+            (FaultStatus.BAD_STUB_DATA, True),
+        ):
+            data = pdu.encode_fault(2, 1, status, did_not_execute=said)
+            self.assertFound(shown(Scrutiny(), data), "10", "not executed")
+            data = pdu.encode_fault(2, 1, status, did_not_execute=not said)
+            self.assertEqual(shown(Scrutiny(), data), [])
+
+    def test_context(self) -> None:
+        """
+        A fault names the context of the call, or 0.
+        """
+        for named, found in ((0, []), (0x105, []), (5, []), (7, ["10"])):
+            scrutiny = Scrutiny()
+            scrutiny.sent(pdu.encode_request(2, 0x105, 0, b"", 5840)[0])
+            data = pdu.encode_fault(2, named, FaultStatus.ACCESS_DENIED, did_not_execute=False)
+            self.assertEqual([each[0] for each in shown(scrutiny, data)], found)
+
+    def test_length(self) -> None:
+        """
+        Nothing follows a fault, unless it says so; and its alloc_hint is not 0.
+        """
+        longer = changed(self.FAULT + bytes(8), 8, 40)
+        self.assertFound(shown(Scrutiny(), longer), "10", "8 bytes follow")
+        self.assertEqual(shown(Scrutiny(), changed(longer, 23, 1)), [])
+        self.assertFound(shown(Scrutiny(), changed(self.FAULT, 16, 0)), "10", "alloc_hint")
 
     def test_fields(self) -> None:
         """
@@ -443,10 +539,21 @@ class BoundTests(ScrutinyCase):
         There is a limit to the number of findings.
         """
         scrutiny = watching()
+        for number in range(1000):
+            scrutiny.sent(pdu.encode_bind(PacketType.BIND, WHOLE | PacketFlag.CONC_MPX, 2, BIND))
+            name = "".join(chr(97 + int(digit)) for digit in str(number))
+            shown(scrutiny, bind_ack(ACK._replace(secondary_address=name)))
+        self.assertEqual(len(scrutiny.findings), MAX_FINDINGS)
+
+    def test_numbers(self) -> None:
+        """
+        Of findings that differ in nothing but a number the first is enough.
+        """
+        scrutiny = watching()
         for hint in range(1000):
             data = pdu.encode_pdu(PacketType.RESPONSE, WHOLE, 2, pack("<IHH", hint + 1, 0, 0))
             shown(scrutiny, data)
-        self.assertEqual(len(scrutiny.findings), MAX_FINDINGS)
+        self.assertEqual([each.rule for each in scrutiny.findings], ["5.2"])
 
     def test_unanswered(self) -> None:
         """
