@@ -116,7 +116,7 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
             if interrupted:
                 return
             # What goes over the network has errors of its own; this is the standard output.
-            raise SystemExit(_unwritable(name, error)) from error
+            raise SystemExit(unwritable(name, error)) from error
         except Exception:
             # Whatever was made of being cancelled on the way.
             if not interrupted:
@@ -144,9 +144,11 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
         raise SystemExit(INTERRUPTED)
 
 
-def _unwritable(name: str, error: OSError) -> ExitStatus:
+def unwritable(name: str, error: OSError) -> ExitStatus:
     """
     Say that the standard output cannot be written, unless its reader has simply gone.
+
+    @return: The status to end with.
     """
     if not isinstance(error, BrokenPipeError):
         click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
