@@ -1,0 +1,5 @@
+"""
+Tests of the decoder.
+"""
+
+from __future__ import annotations
