@@ -16,17 +16,19 @@ from sphinx.config import Config
 _root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_root), str(_root / "docs")]
 
+import click  # noqa: E402
 import inventories  # noqa: E402
 
 from kmsproto import __version__  # noqa: E402
+from kmsproto.cli.main import COMMANDS, main  # noqa: E402
 
 project = "kmsproto"
 author = "The kmsproto authors"
 project_copyright = author
 version = release = __version__
 
-extensions = ["sphinx.ext.intersphinx", "pydoctor.sphinx_ext.build_apidocs"]
-exclude_patterns = ["_build", "vlmcsd-table.rst"]
+extensions = ["sphinx.ext.intersphinx", "sphinx_click", "pydoctor.sphinx_ext.build_apidocs"]
+exclude_patterns = ["_build", "vlmcsd-table.rst", "vlmcs-table.rst"]
 nitpicky = True
 highlight_language = "python3"
 
@@ -72,7 +74,20 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", _write_inventories)
 
 
-# kms.toml(5) is the page about the settings.
+def _short_help(name: str) -> str:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return command.get_short_help_str(limit=120).rstrip(".")
+
+
+_AUTHORS = "The kmsproto authors"
+# kms.toml(5) is the page about the settings; each command has the page that tells its options.
 man_pages = [
-    ("settings", "kms.toml", "settings of kmsproto, a KMS host", "The kmsproto authors", 5)
+    ("settings", "kms.toml", "settings of kmsproto, a KMS host", _AUTHORS, 5),
+    ("man-host", "kmsproto-host", "the KMS host of kmsproto", _AUTHORS, 8),
+    ("commands/index", "kmsproto", "tools for KMS hosts", _AUTHORS, 1),
+    *(
+        (f"commands/{name}", f"kmsproto-{name}", _short_help(name), _AUTHORS, 1)
+        for name in COMMANDS
+    ),
 ]

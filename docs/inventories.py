@@ -48,6 +48,7 @@ TWISTED_MODULES = (
     "twisted.protocols.policies",
     "twisted.python.failure",
     "twisted.python.usage",
+    "twisted.web.template",
 )
 
 #: The built-in names that are constants; the others are classes or functions.

@@ -216,7 +216,10 @@ async def _meet(
     try:
         addresses = await resolve(reactor, target.host, target.port, family)
     except DNSLookupError as error:
-        raise HostUnreachableError(f"{target}: {error}; check the name") from error
+        reason = str(error).rstrip(".")
+        if ";" not in reason:
+            reason += "; check the name"
+        raise HostUnreachableError(f"{target}: {reason}") from error
     problem: KMSProtoError | None = None
     for address in addresses:
         endpoint = _endpoint(reactor, address, bounds)

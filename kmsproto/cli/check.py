@@ -361,8 +361,8 @@ def check(
     """
     Check a KMS host for a monitoring system (Nagios, Icinga and others).
 
-    TARGET is HOST[:PORT]; .DOMAIN for the hosts that DNS names for a domain, of which the first that answers counts; or
-    - for those of this machine's own domain.
+    TARGET is HOST[:PORT]; ".DOMAIN" for the hosts that DNS names for a domain, of which the first that answers counts;
+    or "-" for those of this machine's own domain.
 
     Ranges are written as 10, 10:, ~:10, 10:20 or @10:20.  Exits with status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """

@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto import __version__
-from kmsproto.cli.main import main
+from kmsproto.cli.main import COMMANDS, main
 from kmsproto.kms.rijndael import IMPLEMENTATION
+from tests.test_packaging import ROOT
 
 
 class MainTests(SynchronousTestCase):
@@ -45,16 +46,30 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(result.exit_code, 2)
         self.assertIn("activate-windows", result.output)
 
-    def test_help_of_probe(self) -> None:
+    def test_help_of_each(self) -> None:
         """
-        The help of a command has the short spelling too.
+        Every command is there, under its own name.
         """
-        result = CliRunner().invoke(main, ["probe", "-h"])
-        self.assertEqual(result.exit_code, 0)
-        self.assertIn("HOST[:PORT]", result.output)
+        for name in COMMANDS:
+            with self.subTest(command=name):
+                result = CliRunner().invoke(main, [name, "--help"])
+                self.assertEqual(result.exit_code, 0, result.output)
+                self.assertIn(f"Usage: main {name}", result.output)
 
-    def test_commands(self) -> None:
+    def test_pages(self) -> None:
         """
-        Every command is there.
+        Every command has a page in the documentation, which is its man page too.
         """
-        self.assertEqual(sorted(main.commands), ["catalog", "config", "probe", "serve-socket"])
+        pages = {path.stem for path in (ROOT / "docs" / "commands").glob("*.rst")}
+        self.assertEqual(pages - {"index"}, set(COMMANDS))
+
+    def test_json(self) -> None:
+        """
+        Every command that prints facts prints JSON too.
+        """
+        without = {
+            name
+            for name in COMMANDS
+            if "--json" not in CliRunner().invoke(main, [name, "--help"]).output
+        }
+        self.assertEqual(without, {"catalog", "completion", "serve-socket"})
