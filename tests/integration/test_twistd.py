@@ -260,7 +260,8 @@ class RefusalTests(TwistdCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn(f"cannot listen on 127.0.0.1:{port}: Address already", result.stderr)
         self.assertClean(result.stdout + result.stderr + (self.directory / "kms.log").read_text())
-        self.assertFalse((self.directory / "kms.pid").exists())
+        # The daemon has told the terminal, and is about to remove it.
+        self.wait_until(lambda: not (self.directory / "kms.pid").exists())
 
     def test_endpoints(self) -> None:
         """
