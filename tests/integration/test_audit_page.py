@@ -28,7 +28,7 @@ class Scripting(PyKmsLike):
     """
 
     @property
-    def epid(self) -> str:  
+    def epid(self) -> str:
         """
         Tell it.
         """
