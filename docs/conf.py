@@ -8,6 +8,7 @@ warning is always a mistake in the text, and warnings are errors (C{sphinx-build
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -27,7 +28,11 @@ author = "The kmsproto authors"
 project_copyright = author
 version = release = __version__
 
-extensions = ["sphinx.ext.intersphinx", "sphinx_click", "pydoctor.sphinx_ext.build_apidocs"]
+extensions = ["sphinx.ext.intersphinx", "sphinx_click"]
+# The pages about the API need it; who packages kmsproto makes the manual pages only, and may go without.
+_has_pydoctor = find_spec("pydoctor") is not None
+if _has_pydoctor:
+    extensions.append("pydoctor.sphinx_ext.build_apidocs")
 exclude_patterns = ["_build", "vlmcsd-table.rst", "vlmcs-table.rst"]
 nitpicky = True
 highlight_language = "python3"
@@ -71,7 +76,8 @@ def setup(app: Sphinx) -> None:
     """
     Called by Sphinx when this file has been read.
     """
-    app.connect("config-inited", _write_inventories)
+    if _has_pydoctor:
+        app.connect("config-inited", _write_inventories)
 
 
 def _short_help(name: str) -> str:

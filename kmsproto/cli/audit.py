@@ -11,6 +11,7 @@ import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,9 @@ async def _audit(
     bounds = Bounds(connecting=subject.patience, seconds=max(30.0, CASE_SHARE * subject.patience))
     address, endpoint, subject = await _meet(reactor, target, family, subject, bounds)
     screen = console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+    progress = Progress(console=screen, transient=True)
+    # One that is only disabled ends with an empty line all the same, in some releases of rich.
+    with progress if screen.is_terminal else nullcontext():
         task = progress.add_task("Auditing", total=len(cases))
 
         def tell(result: Result) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +27,7 @@ from kmsproto.net.activation import Outcome
 from kmsproto.net.client import ClientOptions
 from kmsproto.net.probing import Plan
 from kmsproto.rpc.pdu import NDR64
+from tests.cli.running import runner
 from tests.net.wiring import NOW
 
 EPID = "03612-04919-019-424065-03-1033-26100.0000-2152026"
@@ -169,7 +170,7 @@ class ProbeCase(SynchronousTestCase):
         """
         Run the command.
         """
-        return CliRunner().invoke(probe, arguments)
+        return runner().invoke(probe, arguments)
 
     def request(self, *arguments: str) -> RequestBody:
         """

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -37,6 +37,7 @@ from kmsproto.cli.audit_page import render
 from kmsproto.errors import BindRefusedError, HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.net.dialogue import Bounds
 from tests.audit.memory import subject
+from tests.cli.running import runner
 from tests.net.client_wiring import UnreachableEndpoint
 from tests.net.wiring import NOW
 
@@ -102,7 +103,7 @@ class AuditCase(SynchronousTestCase):
         """
         Run the command.
         """
-        return CliRunner().invoke(audit, arguments)
+        return runner().invoke(audit, arguments)
 
     def assertRefused(self, result: Result, *words: str) -> None:
         """

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.cli.catalog import catalog
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.kmd import read_kmd
 from kmsproto.kms.kmd_catalog import write_kmd
+from tests.cli.running import runner
 
 KMD = Path(__file__).resolve().parent.parent / "golden" / "kmd" / "products-2020.kmd"
 
@@ -36,8 +36,7 @@ class ExportTests(SynchronousTestCase):
         """
         Run it.
         """
-        runner: Any = CliRunner()
-        result: Result = runner.invoke(catalog, ["export", "--kmd", str(self.path), *arguments])
+        result: Result = runner().invoke(catalog, ["export", "--kmd", str(self.path), *arguments])
         self.assertEqual(result.exit_code, status, result.output)
         return result
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.cli.main import main
 from kmsproto.service.settings import SETTINGS
 from kmsproto.service.sources import from_document
 from kmsproto.service.template import render_file, render_reference, render_vlmcsd
+from tests.cli.running import runner
 
 
 class ConfigTests(SynchronousTestCase):
@@ -33,8 +33,7 @@ class ConfigTests(SynchronousTestCase):
         """
         Run it.
         """
-        runner: Any = CliRunner()
-        result: Result = runner.invoke(main, ["config", *arguments], env=environment)
+        result: Result = runner().invoke(main, ["config", *arguments], env=environment)
         self.assertEqual(result.exit_code, status, result.output)
         return result
 

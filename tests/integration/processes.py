@@ -34,9 +34,10 @@ def script(name: str) -> list[str]:
     """
     Tell how to run a script of this environment.
     """
-    path = Path(sys.executable).with_name(name)
-    if path.exists():
-        return [sys.executable, str(path)]
+    # Debian calls twistd twistd3.
+    for path in (Path(sys.executable).with_name(each) for each in (name, f"{name}3")):
+        if path.exists():
+            return [sys.executable, str(path)]
     modules = {"twistd": "twisted.scripts.twistd:run", "kmsproto": "kmsproto.cli.main:main"}
     module, _, function = modules[name].partition(":")
     code = f"import sys; sys.argv[0] = {name!r}; from {module} import {function} as f; f()"

@@ -27,6 +27,7 @@ from kmsproto.errors import HostUnreachableError, ProductNotFoundError, Verifica
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant
 from kmsproto.testing import host_factory, make_host
+from tests.coroutines import awaited
 from tests.integration.processes import free_port, has_ipv6
 from tests.net.wiring import catalog
 
@@ -122,6 +123,7 @@ class ExampleTests(TestCase):
 
         self.patch(self.client, "make_request", make_request)
 
+    @awaited
     async def test_granted(self) -> None:
         """
         The embedded host grants what the example asks for, since its name begins with "lab-".
@@ -131,6 +133,7 @@ class ExampleTests(TestCase):
         answer = await self.client.ask(reactor, endpoint, PRODUCT)
         self.assertRegex(answer, r"^granted by \d{5}-\d{5}-.*; the host counts 50 clients$")
 
+    @awaited
     async def test_granted_whatever_the_case(self) -> None:
         """
         Capital letters make no difference to the policy.
@@ -140,6 +143,7 @@ class ExampleTests(TestCase):
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         self.assertIn("granted", await self.client.ask(reactor, endpoint, PRODUCT))
 
+    @awaited
     async def test_refused(self) -> None:
         """
         The embedded host refuses machines with other names.
@@ -153,6 +157,7 @@ class ExampleTests(TestCase):
                 answer, "refused with 0xC004F042: the host does not activate this product"
             )
 
+    @awaited
     async def test_ipv6(self) -> None:
         """
         The embedded host listens wherever its application wants it, here over IPv6.
@@ -163,6 +168,7 @@ class ExampleTests(TestCase):
         endpoint = TCP6ClientEndpoint(reactor, "::1", port.getHost().port)
         self.assertIn("granted", await self.client.ask(reactor, endpoint, PRODUCT))
 
+    @awaited
     async def test_nobody_there(self) -> None:
         """
         Where no host listens, the example says so.
@@ -203,6 +209,7 @@ class EndpointTests(TestCase):
 
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
 
+    @awaited
     async def test_five_lines(self) -> None:
         """
         The shortest host grants.
@@ -213,6 +220,7 @@ class EndpointTests(TestCase):
         answer = await self.client.ask(reactor, endpoint, PRODUCT)
         self.assertRegex(answer, r"^granted by 03612-04919-.*; the host counts 50 clients$")
 
+    @awaited
     async def test_unix(self) -> None:
         """
         Host and client meet at a UNIX socket, which only user and group may use.
@@ -226,6 +234,7 @@ class EndpointTests(TestCase):
         endpoint = self.endpoints.local_host(reactor, path)
         self.assertIn("granted", await self.client.ask(reactor, endpoint, PRODUCT))
 
+    @awaited
     async def test_tls(self) -> None:
         """
         They understand each other over TLS, and the client refuses a host for which nobody vouches.
@@ -244,6 +253,7 @@ class EndpointTests(TestCase):
             answer = await self.client.ask(reactor, endpoint, PRODUCT)
             self.assertTrue(answer.startswith(expected), answer)
 
+    @awaited
     async def test_own_policy(self) -> None:
         """
         The factory with a policy of its own serves this machine, and asks the inventory.
@@ -294,6 +304,7 @@ class ManyTests(TestCase):
         number: int = port.getHost().port
         return number
 
+    @awaited
     async def test_over_tcp(self) -> None:
         """
         It prints what came of each product.
@@ -305,6 +316,7 @@ class ManyTests(TestCase):
         await self.example.main(reactor, "127.0.0.1", str(port), PRODUCT, "Office Mondo 2016")
         self.assertEqual(lines, [f"{PRODUCT}: activated", "Office Mondo 2016: refused: 0xc004f042"])
 
+    @awaited
     async def test_wrong_answers(self) -> None:
         """
         An answer that fails a check costs only the one product.
@@ -326,6 +338,7 @@ class ManyTests(TestCase):
         outcomes = await self.example.ask(reactor, endpoint, [PRODUCT])
         self.assertTrue(outcomes[PRODUCT].startswith("answered, but wrong: "), outcomes)
 
+    @awaited
     async def test_nobody_there(self) -> None:
         """
         Where no host listens, it ends with one line; a product that does not exist is told before that.

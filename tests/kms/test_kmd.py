@@ -517,7 +517,9 @@ class CatalogTests(SynchronousTestCase):
 
 
 NAMES = st.text(
-    st.characters(categories=("L", "N", "P", "S")).filter(str.isprintable), min_size=1, max_size=20
+    st.characters(whitelist_categories=("L", "N", "P", "S")).filter(str.isprintable),
+    min_size=1,
+    max_size=20,
 )
 TIMES = st.integers(-62_135_596_800, 253_402_300_799)
 EPIDS = st.builds(

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kmsproto.net.ports import HostPort, HostTransport, adopt_port
+from tests.coroutines import awaited
 
 reactor: Any = installed_reactor
 
@@ -145,6 +146,7 @@ class PortTests(TestCase):
         client.connect((port.getHost().host, port.getHost().port))
         return client, built
 
+    @awaited
     async def test_like_twisted(self) -> None:
         """
         In both families a connection knows the addresses that Twisted's knows, and provides the same interface.
@@ -169,6 +171,7 @@ class PortTests(TestCase):
                 client.close()
                 await recorder.lost
 
+    @awaited
     async def test_talk_and_close(self) -> None:
         """
         Bytes go both ways; a peer that closes its side is told of, and the connection ends in order.
@@ -186,6 +189,7 @@ class PortTests(TestCase):
         self.assertEqual(client.recv(100), b"")
         self.assertFalse(reactor.getReaders().count(transport))
 
+    @awaited
     async def test_reset(self) -> None:
         """
         A peer that resets the connection is a lost connection, and its producer is told.
@@ -208,6 +212,7 @@ class PortTests(TestCase):
         self.assertIs(await recorder.lost, ConnectionLost)
         self.assertEqual(stopped, [True])
 
+    @awaited
     async def test_abort(self) -> None:
         """
         An aborted connection is reset.
@@ -221,6 +226,7 @@ class PortTests(TestCase):
         with self.assertRaises(ConnectionResetError):
             client.recv(1)
 
+    @awaited
     async def test_nothing_to_read(self) -> None:
         """
         To be woken up for nothing does no harm.
@@ -234,6 +240,7 @@ class PortTests(TestCase):
         transport.abortConnection()
         await recorder.lost
 
+    @awaited
     async def test_many(self) -> None:
         """
         More connections than are accepted at a time are all accepted.
@@ -250,6 +257,7 @@ class PortTests(TestCase):
         for recorder in recorders:
             await recorder.lost
 
+    @awaited
     async def test_refused(self) -> None:
         """
         A connection that the factory refuses is closed.
@@ -260,6 +268,7 @@ class PortTests(TestCase):
         await self.until(lambda: self.factory.built == 1)
         self.assertEqual(client.recv(1), b"")
 
+    @awaited
     async def test_failing_factory(self) -> None:
         """
         A factory that fails costs one connection and one log event, not the port.
@@ -273,6 +282,7 @@ class PortTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         await self.still_works(port)
 
+    @awaited
     async def test_failing_protocol(self) -> None:
         """
         A protocol that fails at the start of its connection is told that the connection is lost.
@@ -287,6 +297,7 @@ class PortTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         await self.still_works(port)
 
+    @awaited
     async def test_out_of_descriptors(self) -> None:
         """
         What the kernel says beside "nothing waits" is left to Twisted, and the port goes on.

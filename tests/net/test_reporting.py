@@ -206,7 +206,7 @@ class ReporterTests(SynchronousTestCase):
         reporter.report(PEER, PolicyFailed(RuntimeError("of the policy")))
         self.assertEqual(len(self.events), 1)
 
-    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    @given(st.text(st.characters(blacklist_categories=["Cs"])))
     def test_one_line(self, name: str) -> None:
         """
         Whatever name a workstation has, its line is one line of printable text in the file.

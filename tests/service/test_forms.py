@@ -126,7 +126,7 @@ class JSONTests(SynchronousTestCase):
             json.loads(self.form.lost(3, NOW)), {"time": STAMP, "event": "lost", "lines": 3}
         )
 
-    @given(st.lists(st.text(st.characters(exclude_characters="\n")), min_size=1))
+    @given(st.lists(st.text(st.characters(blacklist_characters="\n")), min_size=1))
     def test_relayed(self, lines: list[str]) -> None:
         """
         Whatever another process writes, each line of it is one object, and objects stay as they are.

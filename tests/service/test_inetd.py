@@ -20,6 +20,7 @@ from kmsproto.net.server import HostFactory
 from kmsproto.service.inetd import guard_output, serve_descriptor
 from kmsproto.service.startup import StartupError
 from kmsproto.testing import make_host
+from tests.coroutines import awaited
 from tests.net.wiring import bind, read_replies
 
 
@@ -58,6 +59,7 @@ class ServeTests(TestCase):
         await done
         return answer
 
+    @awaited
     async def test_serves(self) -> None:
         """
         A connection is served, over TCP and on a UNIX socket, and its end is told.
@@ -67,6 +69,7 @@ class ServeTests(TestCase):
             answer = await self.talk(*pair, factory)
             self.assertEqual(read_replies(answer), [("bind_ack", 1, 0)])
 
+    @awaited
     async def test_refused(self) -> None:
         """
         A peer that may not connect gets no byte.
