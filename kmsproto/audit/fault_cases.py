@@ -125,7 +125,9 @@ def _call_id(reply: Received, body: FaultBody) -> tuple[bool, str]:
 
 
 def _zeros(reply: Received, body: FaultBody) -> tuple[bool, str]:
-    values = (body.cancel_count, body.flags, body.reserved)
+    # Extended error information is announced by the lowest flag, and then has to be there.
+    flags = body.flags & ~1 if len(reply.data) > 32 else body.flags
+    values = (body.cancel_count, flags, body.reserved)
     did = f"sent a fault with cancel count {values[0]}, flags {values[1]} and reserved {values[2]}"
     return not any(values), did
 

@@ -175,10 +175,10 @@ def _judge_refusal(link: Link, reply: Reply, expected: int) -> Script[Verdict]:
     problem = yield from link.serve()
     if problem:
         return failed(f"refused it with 0x{hresult:08X}, and then {problem}")
-    if hresult == expected:
-        return passed(f"refused it with {wanted}")
     if hresult == link.subject.hresult:
         return noted(f"refused it with 0x{hresult:08X}, as it refuses everything")
+    if hresult == expected:
+        return passed(f"refused it with {wanted}")
     return noted(f"refused it with 0x{hresult:08X}, where {wanted} is usual")
 
 

@@ -11,7 +11,7 @@ from kmsproto.audit.exchanges import NOT_BOUND, REFUSED, Then, conclude, exchang
 from kmsproto.audit.link import Link
 from kmsproto.audit.model import Case, Level, Script, Verdict, define, failed, noted, passed
 from kmsproto.audit.packets import PLAIN, alter, bind, element, packet, request, stub
-from kmsproto.audit.replies import ANY_NAK, RESPONSE, SILENCE, Silence, fault, nak
+from kmsproto.audit.replies import ANY_NAK, RESPONSE, SECURED, SILENCE, Silence, fault, nak
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import FaultStatus, PacketFlag, PacketType
 from kmsproto.rpc.pdu import NDR
@@ -190,7 +190,8 @@ CASES: tuple[Case, ...] = (
         lambda subject: [bind(PLAIN, trailer=packets.trailer())],
         offered=None,
         accept=(nak(8),),
-        lawful=NOT_BOUND,
+        # A host that has a security provider is another matter.
+        lawful=(*NOT_BOUND, SECURED),
         then=Then.CLOSES,
     ),
     exchange(
@@ -215,7 +216,7 @@ CASES: tuple[Case, ...] = (
         "MS-RPCE 3.3.3.5.3",
         lambda subject: [alter(element(1, NDR), trailer=packets.trailer())],
         accept=REFUSED,
-        lawful=(ANY_NAK,),
+        lawful=(ANY_NAK, SECURED),
         then=Then.CLOSES,
     ),
     _third_leg,

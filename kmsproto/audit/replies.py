@@ -304,6 +304,15 @@ ANY_FAULT = Expectation(
 ANY_NAK = Expectation(
     "a bind_nak", lambda reply: isinstance(reply, Received) and reply.nak_reason is not None
 )
+#: An ack with a trailer of NTLM: the host has the security that it was asked for.
+SECURED = Expectation(
+    "an ack with a trailer",
+    lambda reply: (
+        isinstance(reply, Received)
+        and reply.header.packet_type in (PacketType.BIND_ACK, PacketType.ALTER_CONTEXT_RESP)
+        and b"NTLMSSP\0" in reply.data[len(reply.data) - reply.header.auth_length :]
+    ),
+)
 
 
 def fault(*statuses: int, executed: bool | None = None) -> Expectation:

@@ -46,11 +46,14 @@ class Report:
     lost: bool = False
 
     @property
-    def conforms(self) -> bool:
+    def conforms(self) -> bool | None:
         """
-        Whether no rule was broken that every host must keep.
+        Whether no rule was broken that every host must keep; L{None} if none was, but not everything could be tried.
         """
-        return not any(result.severity is Severity.ERROR for result in self.results)
+        if any(result.severity is Severity.ERROR for result in self.results):
+            return False
+        undecided = any(result.verdict.outcome is Outcome.UNDECIDED for result in self.results)
+        return None if undecided or self.lost else True
 
     @property
     def counts(self) -> dict[str, int]:

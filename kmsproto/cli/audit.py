@@ -155,6 +155,13 @@ def audit(
         return
     if target is None:
         raise click.UsageError("Missing argument 'HOST[:PORT]'.")
+    if page is not None:
+        if str(page) != "-" and not page.parent.is_dir():
+            raise click.UsageError(
+                f"{page}: there is no such folder; name a file in one that is there"
+            )
+        if str(page) == "-" and as_json:
+            raise click.UsageError("--json and --html - would both go to the standard output")
     _, request = make_body(catalog, product, None)
     subject = Subject(request, catalog, os.urandom, target.port, timeout)
     run(_audit, target, family, subject, cases, limit, as_json, page)
@@ -196,16 +203,18 @@ async def _audit(
 
         results, lost = await try_cases(reactor, endpoint, subject, cases, bounds, limit, tell)
     report = Report(str(target), address, started, time.time() - started, tuple(results), lost)
-    if page is not None:
-        write_file(page, await render(report), True)
     if as_json:
         emit_json(report.to_json())
     elif str(page) != "-":
         print_report(console(width=WIDTH), report)
-    if not report.conforms:
+    if page is not None:
+        write_file(page, await render(report), True)
+    if report.conforms is False:
         raise SystemExit(ExitStatus.FAILED)
     if lost:
         raise SystemExit(ExitStatus.NO_HOST)
+    if report.conforms is None:
+        raise SystemExit(ExitStatus.FAILED)
 
 
 async def _meet(

@@ -26,12 +26,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
 from kmsproto.cli.destinations import family_option
 from kmsproto.cli.output import (
+    INTERRUPTED,
     ExitStatus,
     catalog_option,
     console,
@@ -367,8 +368,9 @@ async def _bench(
             address, endpoint = await reaching
     except KMSProtoError as error:
         fail(f"{target}: {error}{_hint(error)}", status_of(error))
-    except CancelledError:
-        fail(f"{target}: interrupted before the host was reached", ExitStatus.NO_HOST)
+    except (CancelledError, ConnectingCancelledError):
+        click.echo(f"kmsproto bench: {target}: interrupted before the host was reached", err=True)
+        raise SystemExit(INTERRUPTED) from None
     load = Load(reactor, endpoint, plan)
     with interrupting(reactor, load.stop), watched(reactor, load, plan, quiet=as_json):
         tally = await load.run()

@@ -22,11 +22,19 @@ from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
 import click
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 
 from kmsproto.cli.asking import Asked, Verdict, ask, make_body, product_options
 from kmsproto.cli.destinations import OWN_DOMAIN, family_option, nameserver_option
-from kmsproto.cli.output import catalog_option, emit_json, json_option, read_seconds, run
+from kmsproto.cli.output import (
+    catalog_option,
+    emit_json,
+    json_option,
+    read_seconds,
+    run,
+    unwritable,
+)
 from kmsproto.cli.targets import Target, parse_target
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import Catalog
@@ -254,19 +262,24 @@ def _finish(result: Result, *, verbose: int = 0, as_json: bool = False) -> NoRet
     """
     Print, and end with the status of the state.
     """
-    if as_json:
-        emit_json(
-            {
-                "state": result.state.name,
-                "text": result.text,
-                **result.facts,
-                "details": result.details,
-            }
-        )
-    else:
-        click.echo(result.line())
-        for detail in result.details if verbose else ():
-            click.echo(_plain(detail))
+    try:
+        if as_json:
+            emit_json(
+                {
+                    "state": result.state.name,
+                    "text": result.text,
+                    **result.facts,
+                    "details": result.details,
+                }
+            )
+        else:
+            click.echo(result.line())
+            for detail in result.details if verbose else ():
+                click.echo(_plain(detail))
+    except OSError as error:
+        # Whatever goes wrong, the status must not be taken for a warning.
+        unwritable("kmsproto check", error)
+        raise SystemExit(State.UNKNOWN) from error
     raise SystemExit(result.state)
 
 
@@ -412,6 +425,8 @@ async def _check(reactor: Any, order: _Order, verbose: int, as_json: bool) -> No
         result = await examine(reactor, order)
     except KMSProtoError as error:
         result = Result(State.UNKNOWN, str(error))
+    except (CancelledError, ConnectingCancelledError):
+        result = Result(State.UNKNOWN, "interrupted before the host had answered")
     except Exception as error:  # noqa: BLE001  # see PluginCommand; within the reactor it would not get there
         result = _mistake(error)
     _finish(result, verbose=verbose, as_json=as_json)
@@ -497,11 +512,16 @@ def judge(order: _Order, name: str, asked: Asked, failed: Sequence[str]) -> Resu
     """
     count = asked.count or 0
     verdicts = [order.time.judge(asked.seconds), order.count.judge(count)]
+    needed = order.body.n_policy
+    if count < needed and order.count.warning is None and order.count.critical is None:
+        verdicts.append(
+            (State.WARNING, f"a client would not be content: it needs {needed} clients")
+        )
     if failed:
         verdicts.append((State.WARNING, f"clients have to fall back: {'; '.join(failed[:2])}"))
     state = max(state for state, _ in verdicts)
     answer = (
-        f"{name} grants {order.product}, {count} clients (it needs {order.body.n_policy}),"
+        f"{name} grants {order.product}, {count} client{'' if count == 1 else 's'} (it needs {needed}),"
         f" {asked.seconds:.4f} s"
     )
     text = "; ".join([*(problem for _, problem in verdicts if problem), answer])

@@ -89,6 +89,8 @@ def _open(name: str) -> BinaryIO:
     Open what is to be read.
     """
     if name == "-":
+        if sys.stdin is None:
+            fail("the standard input is closed; name a file", ExitStatus.USAGE)
         return sys.stdin.buffer
     try:
         return Path(name).open("rb")

@@ -42,6 +42,8 @@ class ExitStatus(IntEnum):
     NO_HOST = 3  #: no host was found, reached, or answered in time
 
 
+#: Under this name a command takes note that it has printed JSON.
+_PRINTED = "kmsproto.printed"
 #: The status of a command that was interrupted: as shells have it for SIGINT.
 INTERRUPTED = 130
 
@@ -61,8 +63,18 @@ def fail(problem: object, status: ExitStatus = ExitStatus.FAILED) -> NoReturn:
 
     @param problem: What is wrong and, after a semicolon, what can be done.
     """
-    click.echo(f"{_command_name()}: {problem}", err=True)
+    _complain(_command_name(), problem, status)
     raise SystemExit(status)
+
+
+def _complain(name: str, problem: object, status: int) -> None:
+    """
+    Write the line, and for a program that reads JSON the same as that, if it was told nothing yet.
+    """
+    click.echo(f"{name}: {problem}", err=True)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json") and _PRINTED not in context.meta:
+        emit_json({"problem": str(problem), "status": int(status)})
 
 
 def _command_name() -> str:
@@ -74,6 +86,9 @@ def emit_json(value: object) -> None:
     """
     Print a value as JSON.
     """
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_PRINTED] = True
     # Escaped, for a host could send what steers a terminal, and not every output has all characters.
     click.echo(json.dumps(value, indent=2))
 
@@ -98,20 +113,24 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
     cancel it, and end the command as L{INTERRUPTED} says.
     """
     name = _command_name()
-    interrupted = False
+    interrupted = has_status = False
 
     async def guarded(reactor: Any) -> None:
+        nonlocal has_status
         try:
             await main(reactor, *arguments)
         except KMSProtoError as error:
             if interrupted:
                 return
             # The context of click is that of the thread, and still there; the name is taken early all the same.
-            click.echo(f"{name}: {error}", err=True)
+            _complain(name, error, status_of(error))
             raise SystemExit(status_of(error)) from error
         except click.ClickException as error:
-            click.echo(f"{name}: {error.format_message()}", err=True)
+            _complain(name, error.format_message(), error.exit_code)
             raise SystemExit(error.exit_code) from error
+        except SystemExit:
+            has_status = True
+            raise
         except OSError as error:
             if interrupted:
                 return
@@ -137,7 +156,8 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
     try:
         react(start)
     except SystemExit:
-        if not interrupted:
+        # A command that has something to say to being interrupted has said it.
+        if not interrupted or has_status:
             raise
     if interrupted:
         click.echo(f"{name}: interrupted", err=True)

@@ -45,14 +45,21 @@ class ReportTests(SynchronousTestCase):
         """
         Only a broken rule that every host must keep tells against a host.
         """
-        good = report(
-            passed("did"), noted("did"), Verdict(Outcome.NOT_APPLICABLE, "did"), not_tried("why")
-        )
-        self.assertTrue(good.conforms)
-        self.assertFalse(report(passed("did"), passed("did"), failed("did")).conforms)
+        good = report(passed("did"), noted("did"), Verdict(Outcome.NOT_APPLICABLE, "did"))
+        self.assertIs(good.conforms, True)
+        self.assertIs(report(passed("did"), passed("did"), failed("did")).conforms, False)
         warned = Report("", "", 0.0, 0.0, (Result(SHOULD, failed("did")),))
         self.assertTrue(warned.conforms)
         self.assertEqual(warned.counts, {"warning": 1})
+
+    def test_undecided(self) -> None:
+        """
+        Nobody knows whether a host conforms that could not be asked everything, unless it broke a rule already.
+        """
+        self.assertIsNone(report(passed("did"), not_tried("why")).conforms)
+        self.assertIs(report(failed("did"), not_tried("why")).conforms, False)
+        lost = Report("", "", 0.0, 0.0, (Result(SHOULD, passed("did")),), lost=True)
+        self.assertIsNone(lost.conforms)
 
     def test_summary(self) -> None:
         """

@@ -305,14 +305,19 @@ class OutcomeTests(AuditCase):
 
     def test_unwritable_page(self) -> None:
         """
-        A page that cannot be written ends with one line, after the audit.
+        A page that cannot be written is refused before anything is tried, as far as that can be known.
         """
         with TemporaryDirectory() as directory:
             path = f"{directory}/missing/page.html"
             result = self.run_audit("host", "--case", "bind.second", "--html", path)
-        self.assertEqual(result.exit_code, 1)
-        self.assertEqual(result.output.count("\n"), 1)
-        self.assertIn("cannot be written", result.output)
+            self.assertEqual(result.exit_code, 2)
+            self.assertIn("there is no such folder", result.output)
+            self.assertEqual(self.carried, [])
+            result = self.run_audit("host", "--case", "bind.second", "--html", directory)
+        self.assertEqual(result.exit_code, 2)
+        result = self.run_audit("host", "--html", "-", "--json")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("would both go to the standard output", result.output)
 
     def test_page(self) -> None:
         """

@@ -258,9 +258,20 @@ class AnswerTests(CheckCase):
             line = self.line("kms", status=2)
             self.assertTrue(line.isprintable(), ascii(line))
             self.assertNotIn("|", line)
-        self.outcomes["kms"] = Asked(Verdict.GRANTED, 0.1, epid="\x1b[2J|x\nKMS OK", count=1)
+        self.outcomes["kms"] = Asked(Verdict.GRANTED, 0.1, epid="\x1b[2J|x\nKMS OK", count=25)
         lines = self.run_check("kms", "-v").stdout.splitlines()
         self.assertEqual(lines[1:], ["ePID: \\x1b[2J/x KMS OK"])
+
+    def test_too_few_clients(self) -> None:
+        """
+        A count that no client would be content with is a warning, unless ranges for it are given.
+        """
+        self.outcomes["kms"] = Asked(Verdict.GRANTED, 0.1, epid=EPID, count=1)
+        line = self.line("kms", status=1)
+        self.assertIn("a client would not be content: it needs 25 clients", line)
+        self.assertIn(", 1 client (it needs 25)", line)
+        self.line("kms", "--warning-count", "1:", status=0)
+        self.line("kms", "--critical-count", "1:", status=0)
 
     def test_verbose(self) -> None:
         """

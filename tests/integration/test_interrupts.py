@@ -4,6 +4,7 @@ Commands that are interrupted, or whose output cannot be written, as a shell see
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -61,6 +62,65 @@ class InterruptTests(TwistdCase):
             self.assertEqual(
                 (process.returncode, *said), (130, "", "kmsproto probe: interrupted\n")
             )
+
+    def test_check(self) -> None:
+        """
+        A monitoring plugin that is told to end, or cannot write, says that it knows nothing.
+        """
+        port = self.silent()
+        self.listening.settimeout(PATIENCE)
+        process = self.begin("check", f"127.0.0.1:{port}", "--timeout", "600")
+        connection, _ = self.listening.accept()
+        self.addCleanup(connection.close)
+        connection.settimeout(PATIENCE)
+        connection.recv(1000)
+        process.terminate()
+        said, complaint = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, complaint), (3, ""))
+        self.assertEqual(said, "KMS UNKNOWN - interrupted before the host had answered\n")
+        result = self.shell(f"kmsproto check 127.0.0.1:{self.local()[1]} > /dev/full")
+        self.assertEqual(result.returncode, 3, result.stderr)
+
+    def test_bench(self) -> None:
+        """
+        A load that is interrupted before its host was reached is one line.
+        """
+        port = self.silent()
+        self.listening.settimeout(PATIENCE)
+        process = self.begin("bench", f"127.0.0.1:{port}", "--timeout", "600")
+        connection, _ = self.listening.accept()
+        self.addCleanup(connection.close)
+        connection.settimeout(PATIENCE)
+        connection.recv(1000)
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, said), (130, ""))
+        self.assertEqual(
+            complaint,
+            f"kmsproto bench: 127.0.0.1:{port}: interrupted before the host was reached\n",
+        )
+
+    def test_closed_input(self) -> None:
+        """
+        A decoder without input is one line.
+        """
+        result = self.shell("kmsproto decode <&-")
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(
+            result.stderr,
+            "kmsproto decode: the standard input is closed; name a file\n",
+        )
+
+    def test_json_of_failures(self) -> None:
+        """
+        Whoever reads JSON is told of a failure in JSON too.
+        """
+        for arguments in ("audit 127.0.0.1:1", "bench 127.0.0.1:1", "explain epid xx"):
+            result = self.shell(f"kmsproto {arguments} --json")
+            self.assertNotEqual(result.returncode, 0)
+            told = json.loads(result.stdout)
+            self.assertEqual(told["status"], result.returncode)
+            self.assertIn(told["problem"], result.stderr)
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """

@@ -25,6 +25,7 @@ from kmsproto.kms.explanations import (
 )
 from kmsproto.kms.hresults import HResult
 from kmsproto.rpc.numbers import BindNakReason, ContextResult, FaultStatus, ProviderReason
+from tests.test_packaging import ROOT
 
 KNOWN = load_explanations()
 
@@ -44,6 +45,7 @@ HRESULTS = frozenset(
     re.findall(
         r"0x\w+",
         """
+    0x80072329 0x8007232C 0x8007232D 0x800705B4 0x80070721
     0x8007000D 0x8004FE21 0x80070005 0x8007007B 0x80070490 0x800706BA 0x8007232A 0x8007232B 0x8007251D 0x80092328
     0xC004B100 0xC004C001 0xC004C003 0xC004C008 0xC004C020 0xC004C021 0xC004F009 0xC004F00F 0xC004F014 0xC004F02C
     0xC004F035 0xC004F038 0xC004F039 0xC004F041 0xC004F042 0xC004F050 0xC004F051 0xC004F064 0xC004F065 0xC004F06C
@@ -72,6 +74,14 @@ class FileTests(SynchronousTestCase):
         there = {entry.label for entry in KNOWN.entries if entry.kind is Kind.HRESULT}
         self.assertEqual(there, HRESULTS)
         self.assertLessEqual({f"0x{code.value:08X}" for code in HResult}, there)
+
+    def test_looking_up(self) -> None:
+        """
+        Every HRESULT that a look-up in DNS ends with is explained.
+        """
+        text = (ROOT / "kmsproto" / "net" / "resolver.py").read_text(encoding="utf-8")
+        for code in re.findall(r"0x800\w{5}", text):
+            self.assertTrue(KNOWN.look_up(code), code)
 
     def test_names(self) -> None:
         """
