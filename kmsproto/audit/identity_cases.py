@@ -13,8 +13,8 @@ from kmsproto.audit.link import Link
 from kmsproto.audit.model import (
     Case,
     Level,
+    NotApplicableError,
     Script,
-    UndecidedError,
     Verdict,
     define,
     failed,
@@ -77,7 +77,7 @@ def _plausible(subject: Subject) -> Script[Verdict]:
     try:
         parts = ExtendedPID.parse(text)
     except EPIDError:
-        raise UndecidedError("calls itself what is no extended PID") from None
+        raise NotApplicableError("calls itself what is no extended PID") from None
     doubts = [
         found.problem
         for found in examine_answer(body, hardware_id, subject.request, subject.catalog)

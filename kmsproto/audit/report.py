@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kmsproto.audit.model import WORDS, Area, Outcome, Result, Verdict
+from kmsproto.audit.model import WORDS, Area, Level, Outcome, Result, Verdict
 from kmsproto.findings import Finding, Severity
 
 #: How a count of each word is written: for one, and for another number.
@@ -48,11 +48,15 @@ class Report:
     @property
     def conforms(self) -> bool | None:
         """
-        Whether no rule was broken that every host must keep; L{None} if none was, but not everything could be tried.
+        Whether no rule was broken that every host must keep; L{None} if none was, but not all of
+        them could be tried.
         """
         if any(result.severity is Severity.ERROR for result in self.results):
             return False
-        undecided = any(result.verdict.outcome is Outcome.UNDECIDED for result in self.results)
+        undecided = any(
+            result.case.level is Level.MUST and result.verdict.outcome is Outcome.UNDECIDED
+            for result in self.results
+        )
         return None if undecided or self.lost else True
 
     @property

@@ -137,7 +137,7 @@ class IdentityTests(SynchronousTestCase):
         """
         What has not the form of an ePID cannot be judged by its parts.
         """
-        self.assertIs(self.verdict("identity.plausible", "KMS").outcome, Outcome.UNDECIDED)
+        self.assertIs(self.verdict("identity.plausible", "KMS").outcome, Outcome.NOT_APPLICABLE)
 
     def test_changing(self) -> None:
         """
