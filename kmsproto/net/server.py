@@ -407,7 +407,7 @@ class _Drain:
         self, connections: Iterable[HostProtocol], clock: IReactorTime, limit: float
     ) -> None:
         self._remaining = set(connections)
-        self._timer = clock.callLater(limit, self._abort)
+        self._timer = clock.callLater(limit, self.abort)
         self.done: Deferred[None] = Deferred()
 
     def closed(self, protocol: HostProtocol) -> bool:
@@ -424,7 +424,10 @@ class _Drain:
         self.done.callback(None)
         return True
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """
+        Cut those that remain.
+        """
         for protocol in list(self._remaining):
             protocol.abort()
 
@@ -633,3 +636,10 @@ class HostFactory(ServerFactory):
         for protocol in connections:
             protocol.drain()
         return drain.done
+
+    def hurry(self) -> None:
+        """
+        Wait no longer for the connections that are being drained.
+        """
+        for drain in list(self._drains):
+            drain.abort()

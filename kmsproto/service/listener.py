@@ -19,14 +19,19 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorCore,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmsproto.net.server import HostFactory
 from kmsproto.service.journal import Journal
 from kmsproto.service.logs import JournalledService
-from kmsproto.service.signals import HangUp
+from kmsproto.service.signals import HangUp, Impatience
 from kmsproto.service.startup import StartupError
 
 #: Open files that a process needs beside its connections.
@@ -134,6 +139,12 @@ class HostService(JournalledService):
         self.journal = journal
         self._listener = Listener(endpoints, self._log, tolerate_failures=tolerate_failures)
         self._hang_up = hang_up
+        # A test's clock does not shut down.
+        self._impatience = (
+            Impatience(factory.clock, factory.hurry)
+            if IReactorCore.providedBy(factory.clock)
+            else None
+        )
 
     @property
     def ports(self) -> list[IListeningPort]:
@@ -160,6 +171,8 @@ class HostService(JournalledService):
             self.privilegedStartService()
         if self._hang_up is not None:
             self._hang_up.take()
+        if self._impatience is not None:
+            self._impatience.watch()
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -170,6 +183,8 @@ class HostService(JournalledService):
         super().stopService()  # type: ignore[no-untyped-call]
         if self._hang_up is not None:
             self._hang_up.give_back()
+        if self._impatience is not None:
+            self._impatience.forget()
         return self._listener.close().addCallback(lambda _: self.factory.drain())
 
 

@@ -1,9 +1,12 @@
 """
-Taking SIGHUP while a service runs, and giving it back.
+Taking signals while a service runs, and giving them back.
 
 A signal has one handler in a process, and kmsproto may be a guest in somebody else's.  So SIGHUP is taken only where
 it still has the meaning that the system gives it, which is to end the process: not where the operator has it ignored,
-as under nohup, nor where the application handles it, nor in a thread that may not ask.
+as under nohup, nor where the application handles it, nor in a thread that may not ask.  SIGINT and SIGTERM are the
+reactor's, which shuts down at the first and knows nothing to do at a second; so they are taken from it as soon as it
+shuts down.  Who presses Ctrl-C again does not want to wait for the calls in progress, while a service manager may well
+send SIGTERM twice and have nothing in mind.
 """
 
 from __future__ import annotations
@@ -44,3 +47,42 @@ class HangUp:
         handler, self._handler = self._handler, None
         if handler is not None and signal.getsignal(signal.SIGHUP) is handler:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+class Impatience:
+    """
+    Calls a function at a SIGINT that comes while the reactor shuts down, when a further SIGTERM says nothing new.
+
+    @param reactor: The reactor, in whose thread it is called.
+    @param function: The function.
+    """
+
+    def __init__(self, reactor: Any, function: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._function = function
+        self._trigger: Any = None
+
+    def watch(self) -> None:
+        """
+        Wait for the reactor to shut down.
+        """
+        self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._take)
+
+    def forget(self) -> None:
+        """
+        Wait no longer; what the shutdown has begun stays.
+        """
+        trigger, self._trigger = self._trigger, None
+        if trigger is not None:
+            self._reactor.removeSystemEventTrigger(trigger)
+
+    def _take(self) -> None:
+        self._trigger = None
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, function in (
+            (signal.SIGINT, lambda *_: self._reactor.callFromThread(self._function)),
+            (signal.SIGTERM, lambda *_: None),
+        ):
+            if getattr(signal.getsignal(number), "__self__", None) is self._reactor:
+                signal.signal(number, function)

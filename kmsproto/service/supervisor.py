@@ -37,7 +37,7 @@ from kmsproto.service.journal import Journal
 from kmsproto.service.listener import Listener
 from kmsproto.service.logs import JournalledService, relay
 from kmsproto.service.sharing import open_shared
-from kmsproto.service.signals import HangUp
+from kmsproto.service.signals import HangUp, Impatience
 from kmsproto.service.startup import StartupError
 from kmsproto.service.workers import Worker
 
@@ -132,6 +132,7 @@ class SupervisorService(JournalledService):
         self._sockets: list[int] = []
         self._reload = reload
         self._hang_up = HangUp(reactor, self.hang_up)
+        self._impatience = Impatience(reactor, self._kill)
         self._started = False
         #: The workers.
         self.workers = [
@@ -168,6 +169,7 @@ class SupervisorService(JournalledService):
         if not self._listener.listening:
             self.privilegedStartService()
         self._reactor.callWhenRunning(self._start_workers)
+        self._impatience.watch()
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -177,6 +179,7 @@ class SupervisorService(JournalledService):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._started = False
+        self._impatience.forget()
         killing = self._reactor.callLater(self._patience, self._kill)
         stopping = [worker.stop() for worker in self.workers]
         # To close some ports is to shut their sockets down for everybody, which the workers would take for an error.

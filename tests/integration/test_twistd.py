@@ -118,6 +118,25 @@ class ForegroundTests(TwistdCase):
         self.assertIn(host.wait(STOP), (0, -signal.SIGTERM))
         self.assertClean(host.said)
 
+    def test_impatience(self) -> None:
+        """
+        Who presses Ctrl-C again does not wait for the answer, and sees no traceback.
+        """
+        slow = SLOW_APPLICATION.replace("0.5", "600").replace(
+            "policy=policy", "policy=policy, limits=Limits(drain_timeout=600.0)"
+        )
+        (self.directory / "slow.tac").write_text("from kmsproto.net.server import Limits" + slow)
+        host = self.started(Host(self.directory, "--pidfile=", "--python", "slow.tac"))
+        connection = self.connect(host.port())
+        connection.sendall(bind() + call(payload()))
+        host.wait_for("asked")
+        host.process.send_signal(signal.SIGINT)
+        host.wait_for("Port [0-9]+ Closed")
+        host.process.send_signal(signal.SIGINT)
+        self.assertIn(host.wait(STOP), (0, -signal.SIGINT))
+        connection.close()
+        self.assertClean(host.said)
+
     def test_two_endpoints(self) -> None:
         """
         A host may listen on several endpoints, here on TCP and on a UNIX socket, and removes the latter.
