@@ -20,7 +20,9 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any, ClassVar
 from uuid import UUID
 
 from kmsproto.errors import KMSProtoError
@@ -61,13 +63,32 @@ class ForeignHost:
 
     @ivar port: The port it is reached at.
     @ivar patience: Seconds without a byte after which it closes.
+    @ivar sequential: Whether it serves one connection at a time, and lets the others wait.
+    @ivar mortal: Whether all of it is gone when a fork for one connection would be, as where connections are threads.
+    @ivar restart: Seconds after which it is there again when it was gone; 0 for never.
+    @ivar deaths: How often it was gone.
+    @ivar accepted: How many connections it accepted.
     @ivar epid: What it calls itself.
     """
 
-    def __init__(self, *, patience: float = 30.0, random_epid: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        patience: float = 30.0,
+        random_epid: bool = False,
+        sequential: bool = False,
+        mortal: bool = False,
+        restart: float = 0.0,
+    ) -> None:
         self.port = 0
         self.patience = patience
+        self.sequential = sequential
+        self.mortal = mortal
+        self.restart = restart
+        self.deaths = self.accepted = 0
         self._random_epid = random_epid
+        self._listener: socket.socket | None = None
+        self._ended = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._stopping = False
@@ -76,9 +97,21 @@ class ForeignHost:
 
     def run(self, listener: socket.socket) -> None:
         """
-        Accept connections until the listener is closed.
+        Accept connections until the listener is closed and nobody starts the host again.
         """
-        self.port = listener.getsockname()[1]
+        address = listener.getsockname()
+        self.port = address[1]
+        self._listener = listener
+        self._accept(listener)
+        while not self._stopping and self.restart:
+            # Somebody looks after it.
+            self._ended.wait(self.restart)
+            if not self._stopping:
+                with socket.create_server(address[:2], family=listener.family) as again:
+                    self._listener = again
+                    self._accept(again)
+
+    def _accept(self, listener: socket.socket) -> None:
         threads: list[threading.Thread] = []
         while True:
             try:
@@ -90,18 +123,40 @@ class ForeignHost:
                     connection.close()
                     break
                 self._open.add(connection)
+            self.accepted += 1
+            if self.sequential:
+                self._serve(connection)
+                continue
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             thread.start()
             threads = [each for each in threads if each.is_alive()] + [thread]
         for thread in threads:
             thread.join(_JOINING)
 
+    def die(self) -> None:
+        """
+        Be gone, with all connections, if that is how the host is.
+        """
+        if not self.mortal:
+            return
+        self.deaths += 1
+        self._close()
+
     def stop(self) -> None:
         """
-        Cut all connections.
+        Cut all connections, for good.
         """
+        self._stopping = True
+        self._ended.set()
+        self._close()
+
+    def _close(self) -> None:
         with self._lock:
-            self._stopping = True
+            if self._listener is not None:
+                # Closing alone does not wake an accept that waits.
+                with contextlib.suppress(OSError):
+                    self._listener.shutdown(socket.SHUT_RDWR)
+                self._listener.close()
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
@@ -329,10 +384,12 @@ class _VlmcsdSession:
                 + struct.pack("<HHI", 32, 0, 2)
                 + struct.pack("<IHBBII", 32, 0, 0x17, 0x31, UNKNOWN_INTERFACE, 0)
             )
-        if self._ndr == self._ndr64 != self.UNSET:
-            # An index out of bounds: the process is gone.
-            return None
         wide = context == self._ndr64
+        if self._ndr == self._ndr64 and body[26:28] in (b"\4\0", b"\5\0", b"\6\0"):
+            # Checked as NDR64 and read as NDR, also before a bind where both are unset: the version is taken from
+            # elsewhere, an index is out of bounds, and the process is gone.
+            self._host.die()
+            return None
         payload, hresult = self._activate(body[8 + (16 if wide else 8) :], len(body) - 8)
         stub = ndr_answer(payload, hresult, wide)
         return self._copied(header, 2, struct.pack("<IHH", len(stub), context, 0) + stub)
@@ -360,7 +417,25 @@ class _VlmcsdSession:
 class PyKmsLike(ForeignHost):
     """
     A host in Python that reads once for each PDU, and believes what it reads.
+
+    It tells kinds of PDUs apart by the type alone, closes behind each call, and looks at the first transfer syntax of
+    an element, at no interface, no version and no operation.
+
+    @param dawdle: Seconds that it takes to close.
     """
+
+    #: The group of everybody.
+    GROUP = 0x1063BF3F
+    #: What it has a verdict for: other transfer syntaxes are an error that nobody catches.
+    VERDICTS: ClassVar = {
+        NDR: bytes(4) + NDR + struct.pack("<I", 2),
+        NDR64: struct.pack("<HH", 2, 2) + bytes(20),
+        FEATURES + b"\3" + bytes(7): struct.pack("<HH", 3, 3) + bytes(20),
+    }
+
+    def __init__(self, *, dawdle: float = 0.0, **options: Any) -> None:
+        super().__init__(**options)
+        self._dawdle = dawdle
 
     def serve(self, connection: socket.socket) -> None:
         """
@@ -369,51 +444,55 @@ class PyKmsLike(ForeignHost):
         while data := connection.recv(1024):
             if data[2] == 11:
                 connection.sendall(self._bind_ack(data))
-            elif data[2] == 0:
+                continue
+            if data[2] == 0:
                 connection.sendall(self._response(data))
-            else:
-                return
+                time.sleep(self._dawdle)
+            return
 
     def _bind_ack(self, data: bytes) -> bytes:
-        verdicts = {
-            NDR: bytes(4) + NDR + struct.pack("<I", 2),
-            NDR64: struct.pack("<HH", 2, 2) + bytes(20),
-        }
-        results, offset = b"", 28
-        for _ in range(data[24]):
-            count = data[offset + 2]
-            transfer = data[offset + 24 : offset + 40]
-            if transfer[:8] == FEATURES:
-                results += struct.pack("<HH", 3, 3) + bytes(20)
-            else:
-                # Another transfer syntax is an error that nobody catches.
-                results += verdicts[transfer]
-            offset += 24 + 20 * count
+        # Each element is taken for one of a single transfer syntax.
+        elements = [data[start : start + 44] for start in range(28, 28 + 44 * data[24], 44)]
+        results = b"".join(self.VERDICTS[each[24:40]] for each in elements)
         address = str(self.port).encode() + b"\0"
-        body = data[16:20] + struct.pack("<IH", 0x1063BF3F, len(address)) + address
+        body = data[16:20] + struct.pack("<IH", self.GROUP, len(address)) + address
         body += bytes(-len(body) % 4) + bytes((data[24], 0, 0, 0)) + results
-        return self._whole(data, 12, 0x13, body)
+        return self._whole(data, 12, 0x13, data[10:12], body)
 
     def _response(self, data: bytes) -> bytes:
-        payload = data[32 : int.from_bytes(data[8:10], "little")]
+        length = int.from_bytes(data[8:10], "little") - int.from_bytes(data[10:12], "little")
+        start = 24 + (16 if data[3] & 0x80 else 0)
+        payload = data[start + 8 : length]
         version = int.from_bytes(payload[2:4], "little")
         if version == 4:
             opened = OpenedRequest(read_body(payload[:_REQUEST_BODY]), b"", b"")
             stub = ndr_answer(self.grant(opened), 0, False)
         elif version in (5, 6):
-            stub = ndr_answer(self.grant(decrypt(version, payload)), 0, False)
+            stub = ndr_answer(self.grant(self._decrypted(version, payload)), 0, False)
         else:
             stub = ndr_answer(b"", PRODUCT_REFUSED, False)
         body = struct.pack("<IHH", len(stub), int.from_bytes(data[20:22], "little"), 0) + stub
-        return self._whole(data, 2, data[3], body)
+        return self._whole(data, 2, 0x03, bytes(2), body)
 
-    def _whole(self, data: bytes, kind: int, flags: int, body: bytes) -> bytes:
+    def _decrypted(self, version: int, payload: bytes) -> OpenedRequest:
+        """
+        Decrypt all that came; of the padding only a last byte over 16 is found odd.
+
+        @raise ValueError: If that is so, or these are no whole blocks.
+        """
+        message = CIPHERS[version].decrypt_cbc(payload[4:])
+        if message[-1] > 16:
+            raise ValueError
+        body = read_body(message[16 : 16 + _REQUEST_BODY])
+        return OpenedRequest(body, message[:16], payload[4:20])
+
+    def _whole(self, data: bytes, kind: int, flags: int, auth_length: bytes, body: bytes) -> bytes:
+        """
+        Make a PDU with the version, data representation and call id of the peer's.
+        """
+        length = struct.pack("<H", 16 + len(body))
         return (
-            bytes((5, 0, kind, flags))
-            + b"\x10\0\0\0"
-            + struct.pack("<HH", 16 + len(body), 0)
-            + data[12:16]
-            + body
+            data[:2] + bytes((kind, flags)) + data[4:8] + length + auth_length + data[12:16] + body
         )
 
 
@@ -440,7 +519,4 @@ def running(
             yield port
         finally:
             host.stop()
-            # Closing alone does not wake an accept that waits.
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
             thread.join(_JOINING)

@@ -32,7 +32,7 @@ from kmsproto.rpc.numbers import (
     WHOLE,
     PacketType,
 )
-from kmsproto.rpc.pdu import CALL_PREFIX_LENGTH, NDR, BindAck
+from kmsproto.rpc.pdu import CALL_PREFIX_LENGTH, NDR, NDR64, BindAck, SyntaxId
 
 #: Bytes of a bind_nak with one version in it, and with the padding that Windows adds.
 _NAK_LENGTHS = (21, 22, 24)
@@ -99,6 +99,7 @@ def _sizes_windows(subject: Subject) -> Script[Verdict]:
                 f"answered the size {offered} with {ack.max_xmit_frag} and {ack.max_recv_frag},"
                 f" Windows with {expected}"
             )
+        yield from link.part()
     return passed("answered as Windows does")
 
 
@@ -176,6 +177,7 @@ def _padding(subject: Subject) -> Script[Verdict]:
     "C706 12.6.4.4, MS-RPCE 3.3.1.5.7",
 )
 def _new_group(subject: Subject) -> Script[Verdict]:
+    Link(subject).needs_neighbours()
     groups = []
     for number in range(2):
         ack = yield from _ack_of(Link(subject, number), bind(PLAIN))
@@ -194,8 +196,9 @@ def _new_group(subject: Subject) -> Script[Verdict]:
     "C706 12.6.4.4, MS-RPCE 3.3.1.5.7",
 )
 def _join_group(subject: Subject) -> Script[Verdict]:
-    ack = yield from _ack_of(Link(subject), bind(PLAIN))
     second = Link(subject, 1)
+    second.needs_neighbours()
+    ack = yield from _ack_of(Link(subject), bind(PLAIN))
     yield from second.connect()
     reply = yield from second.exchange(bind(PLAIN, group=ack.association_group))
     joined = reply.ack if isinstance(reply, Received) else None
@@ -267,6 +270,7 @@ def _nak_layout(subject: Subject) -> Script[Verdict]:
         link = Link(subject, number)
         yield from link.connect()
         reply = yield from link.exchange(sent)
+        yield from link.part()
         if not isinstance(reply, Received) or reply.nak_reason is None:
             continue
         rest = reply.data[18:]
@@ -280,7 +284,7 @@ def _nak_layout(subject: Subject) -> Script[Verdict]:
     raise NotApplicableError("sends no bind_nak where one is due")
 
 
-def _first(name: str, title: str, *, context: int = 0) -> Case:
+def _first(name: str, title: str, *, context: int = 0, syntax: SyntaxId = NDR) -> Case:
     """
     A call before any bind.
     """
@@ -291,7 +295,7 @@ def _first(name: str, title: str, *, context: int = 0) -> Case:
         title,
         "Before the bind nothing is served: a bind_nak or the end of the connection is the answer to all else.",
         "MS-RPCE 3.3.3",
-        lambda subject: [request(stub(subject.payload()), context=context)],
+        lambda subject: [request(stub(subject.payload(), syntax), context=context)],
         offered=None,
         accept=(ANY_NAK, *REFUSED),
         then=Then.CLOSES,
@@ -377,6 +381,12 @@ CASES: tuple[Case, ...] = (
     ),
     _first("request", "a request before any bind"),
     _first("request-65535", "a request on context 65535 before any bind", context=0xFFFF),
+    _first(
+        "request-65535-ndr64",
+        "a request in NDR64 on context 65535 before any bind",
+        context=0xFFFF,
+        syntax=NDR64,
+    ),
     exchange(
         "bind.first-alter",
         "3.23",

@@ -33,7 +33,7 @@ from kmsproto.audit.packets import (
     request,
     stub,
 )
-from kmsproto.audit.replies import CLOSE, Received, fault, listed, nak
+from kmsproto.audit.replies import ANY_FAULT, ANY_NAK, CLOSE, Received, fault, listed, nak
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import FaultStatus
 from kmsproto.rpc.pdu import NDR, NDR64, NO_SYNTAX, Negotiated, SyntaxId, bind_time_features
@@ -41,7 +41,10 @@ from kmsproto.rpc.pdu import NDR, NDR64, NO_SYNTAX, Negotiated, SyntaxId, bind_t
 _NO_INTERFACE = (2, 1)
 _NO_TRANSFER = (2, 2)
 _ACCEPTED = (0, 0)
+_LIMIT = (2, 3)
 _UNKNOWN = fault(FaultStatus.UNK_IF)
+#: How many contexts a PDU can offer, and in how many PDUs more are offered than a connection need have.
+_PER_PDU, _PDUS = 255, 16
 
 
 def _offer(link: Link, *elements: Element) -> Script[list[Negotiated] | str]:
@@ -235,6 +238,7 @@ def _one_of_two(subject: Subject) -> Script[Verdict]:
         problem = yield from link.serve(syntaxes.index(accepted[0]), accepted[0])
         if problem:
             return failed(f"accepted one, and then {problem}")
+        yield from link.part()
         chosen.append(accepted[0])
     name = "NDR64" if chosen[0] == NDR64 else "NDR"
     if chosen[0] != chosen[1]:
@@ -306,6 +310,41 @@ def _many(count: int, level: Level, row: str, rule: str) -> Case:
         level=level,
         serve=(count - 1, NDR),
     )
+
+
+@define(
+    "bind.contexts-4000",
+    "3.20",
+    Level.SHOULD,
+    f"{_PDUS * _PER_PDU} contexts on one connection",
+    "A server sets a limit to the contexts of a connection, 4000 for each of its interfaces.  Whether it judges each of"
+    " so many or refuses more of them, by local_limit_exceeded or the end of the connection, what it accepted goes on"
+    " being served.",
+    "MS-RPCE 3.3.3.5.5",
+)
+def _very_many(subject: Subject) -> Script[Verdict]:
+    link = Link(subject)
+    yield from link.bound()
+    accepted, last = 1, 0
+    for number in range(_PDUS):
+        ids = range(1 + number * _PER_PDU, 1 + (number + 1) * _PER_PDU)
+        reply = yield from link.exchange(alter(*(element(i, NDR) for i in ids)))
+        ack = reply.ack if isinstance(reply, Received) else None
+        if ack is None:
+            done = f"offered {ids.start} contexts"
+            verdict = yield from conclude(link, reply, (CLOSE, ANY_FAULT), (ANY_NAK,))
+            return verdict._replace(did=f"{verdict.did} when it had been {done}")
+        if len(ack.results) != _PER_PDU:
+            return failed(f"gave {len(ack.results)} results for {_PER_PDU} contexts")
+        good = [i for i, each in zip(ids, ack.results, strict=True) if each.result == 0]
+        accepted += len(good)
+        last = good[-1] if good else last
+        if _LIMIT in _pairs(ack.results):
+            break
+    for context in {0, last}:
+        if problem := (yield from link.serve(context)):
+            return failed(f"accepted context {context} of many, and then {problem}")
+    return passed(f"accepted {accepted} of them, and serves what it accepted")
 
 
 def _identifier(context: int) -> Case:
@@ -549,6 +588,7 @@ CASES: tuple[Case, ...] = (
         "3.18",
         "A bind may have 255 contexts, in a PDU that is larger than fragments of calls are.",
     ),
+    _very_many,
     _identifier(0xFFFE),
     _identifier(0xFFFF),
     _all_refused,

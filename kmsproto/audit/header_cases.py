@@ -244,6 +244,7 @@ def _call_id(subject: Subject) -> Script[Verdict]:
                     f"answered a {what} with the call id 0x{call_id:08X}"
                     f" under the call id 0x{reply.header.call_id:08X}"
                 )
+        yield from link.close()
     return passed("returned each call id as it was")
 
 
@@ -444,9 +445,9 @@ def _byte_by_byte(subject: Subject) -> Script[Verdict]:
 )
 def _joined(subject: Subject) -> Script[Verdict]:
     link = Link(subject)
-    link.needs_several_calls()
     yield from link.connect()
-    calls = [link.make_call(), link.make_call()]
+    # A host that closes behind each call owes no answer to a second one.
+    calls = [link.make_call() for _ in range(1 if subject.single_call else 2)]
     yield from link.send(bind(PLAIN) + b"".join(sent for sent, _ in calls))
     reply = yield from link.reply()
     if not isinstance(reply, Received) or reply.ack is None:
@@ -455,7 +456,7 @@ def _joined(subject: Subject) -> Script[Verdict]:
         problem = link.problem_of((yield from link.reply()), call)
         if problem:
             return failed(f"{problem}, when several PDUs came in one segment")
-    return passed("answered all three")
+    return passed(f"answered all {len(calls) + 1}")
 
 
 @define(

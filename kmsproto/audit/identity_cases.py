@@ -125,6 +125,7 @@ def _connections(subject: Subject) -> Script[Verdict]:
         yield from link.bound()
         body, _, _ = yield from granted(link)
         said.append(body.epid)
+        yield from link.part()
     return _same(said, "on another connection")
 
 
@@ -138,6 +139,7 @@ def _versions(subject: Subject) -> Script[Verdict]:
             yield from link.bound(offered)
             body, _, _ = yield from granted(link, version, offered.context, syntax)
             said.append(body.epid)
+            yield from link.part()
     return _same(said, "in another version or transfer syntax")
 
 
@@ -163,6 +165,7 @@ def _hardware_id(subject: Subject) -> Script[Verdict]:
         yield from link.bound()
         _, hardware_id, _ = yield from granted(link, 6)
         said.append(hardware_id.hex().upper())
+        yield from link.part()
     if not any(bytes.fromhex(said[0])):
         return failed(f"has the hardware id {said[0] or 'of no bytes'}")
     return _same(said, "another time")

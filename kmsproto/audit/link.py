@@ -49,12 +49,12 @@ class Link:
     One connection.
 
     @param subject: The host.
-    @param number: Which of the connections of the case it is.
+    @ivar number: Which of the connections of the case it is.
     """
 
     def __init__(self, subject: Subject, number: int = 0) -> None:
         self.subject = subject
-        self._number = number
+        self.number = number
         self._unused = bytearray()
         self._ended = False
         self._last_call = _FIRST_CALL
@@ -66,7 +66,7 @@ class Link:
         """
         Connect.
         """
-        yield Step("connect", self._number)
+        yield Step("connect", self.number)
 
     def send(self, *data: bytes, piece: int = 0) -> Script[None]:
         """
@@ -75,19 +75,27 @@ class Link:
         @param piece: Bytes of each segment, instead.
         """
         for each in data:
-            yield Step("send", self._number, each, piece)
+            yield Step("send", self.number, each, piece)
 
     def finish(self) -> Script[None]:
         """
         Close the own direction.
         """
-        yield Step("finish", self._number)
+        yield Step("finish", self.number)
 
     def close(self) -> Script[None]:
         """
         Close the connection.
         """
-        yield Step("close", self._number)
+        yield Step("close", self.number)
+
+    def part(self) -> Script[None]:
+        """
+        Close the connection, and give the host a moment to close it too, so that it does not count any more.
+        """
+        yield from self.finish()
+        yield from self.quiet()
+        yield from self.close()
 
     def reply(self, seconds: float | None = None) -> Script[Reply]:
         """
@@ -103,7 +111,7 @@ class Link:
                 return reply
             if self._ended:
                 return Closed()
-            data = yield Step("receive", self._number, seconds=limit)
+            data = yield Step("receive", self.number, seconds=limit)
             if data is None:
                 return Silence(limit, len(self._unused))
             if not data:
@@ -190,6 +198,22 @@ class Link:
         if self.subject.single_call:
             raise NotApplicableError("closes each connection after a call")
 
+    def needs_neighbours(self) -> None:
+        """
+        Say that more than one connection will be open at a time.
+
+        @raise NotApplicableError: If the host serves one only.
+        """
+        if self.subject.single_connection:
+            raise NotApplicableError("serves one connection at a time")
+
+    @property
+    def is_spent(self) -> bool:
+        """
+        Whether the host owes this connection nothing more, for it closes each after a call.
+        """
+        return self.subject.single_call and self._answered
+
     def make_call(
         self, context: int = 0, syntax: SyntaxId = NDR, version: int | None = None
     ) -> tuple[bytes, Call]:
@@ -210,7 +234,7 @@ class Link:
         @return: What is wrong with the answer, as the rest of a sentence that begins with "it"; empty if it is served,
             and where it cannot be for the host closes each connection after a call.
         """
-        if self.subject.single_call and self._answered:
+        if self.is_spent:
             return ""
         sent, call = self.make_call(context, syntax)
         reply = yield from self.exchange(sent)

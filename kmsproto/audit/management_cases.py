@@ -161,6 +161,7 @@ def _stop(subject: Subject) -> Script[Verdict]:
         status = _ACCESS_DENIED
     else:
         return failed(f"{reply.describe()}; expected: access denied")
+    yield from link.part()
     after = Link(subject, 1)
     yield from after.bound()
     problem = yield from after.serve()

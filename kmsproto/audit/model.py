@@ -138,6 +138,7 @@ class Outcome(Enum):
     FAILED = "failed"  #: the rule was broken
     NOT_APPLICABLE = "not applicable"  #: the host does not do what the rule is about
     UNDECIDED = "undecided"  #: it could not be tried
+    NOT_TRIED = "not tried"  #: it was never begun
 
 
 class Verdict(NamedTuple):
@@ -252,17 +253,30 @@ class Case:
 class Result:
     """
     A case that was tried.
+
+    @ivar fatal: Whether the host did not survive it; no rule needs to say that it has to.
     """
 
     case: Case
     verdict: Verdict
+    fatal: bool = False
 
     @property
     def severity(self) -> Severity | None:
         """
         How much it counts that the rule was broken; L{None} if it was not.
         """
-        return self.case.level.severity if self.verdict.outcome is Outcome.FAILED else None
+        if self.verdict.outcome is not Outcome.FAILED:
+            return None
+        return Severity.ERROR if self.fatal else self.case.level.severity
+
+    def killed(self, how: str) -> Result:
+        """
+        Make the result of a case that the host did not survive, whatever it answered before.
+
+        @param how: What became of it: the rest of a sentence that begins with "it".
+        """
+        return Result(self.case, failed(f"{self.verdict.did}, and then {how}"), True)
 
     @property
     def word(self) -> str:
@@ -281,7 +295,7 @@ class Result:
             return None
         return Finding(self.case.row, severity, f"the host {self.verdict.did}", self.case.source)
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """
         Turn it into what JSON can say.
         """
@@ -289,13 +303,16 @@ class Result:
             **self.case.to_json(),
             "verdict": self.word,
             "did": self.verdict.did,
+            "fatal": self.fatal,
         }
 
 
 _WORDS = {Severity.ERROR: "fails", Severity.WARNING: "warning", Severity.NOTE: "note"}
 
 #: All words that L{Result.word} knows, the worst first.
-WORDS = ("fails", "warning", "note", "undecided", "noted", "not applicable", "passed")
+WORDS = (
+    *("fails", "warning", "note", "undecided", "not tried", "noted", "not applicable", "passed"),
+)
 
 
 def define(

@@ -136,6 +136,7 @@ def _retry(subject: Subject) -> Script[Verdict]:
     first = Link(subject)
     yield from first.connect()
     yield from first.exchange(bind(PLAIN, trailer=packets.trailer()))
+    yield from first.part()
     second = Link(subject, 1)
     yield from second.bound()
     problem = yield from second.serve()

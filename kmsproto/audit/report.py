@@ -19,10 +19,13 @@ _COUNTED = {
     "warning": ("warning", "warnings"),
     "note": ("note", "notes"),
     "undecided": ("undecided", "undecided"),
+    "not tried": ("not tried", "not tried"),
     "noted": ("remark", "remarks"),
     "not applicable": ("not applicable", "not applicable"),
     "passed": ("passed", "passed"),
 }
+#: What leaves it open whether a rule is kept.
+_OPEN = (Outcome.UNDECIDED, Outcome.NOT_TRIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Report:
     @ivar seconds: How long it took.
     @ivar results: What came of each case, in their order.
     @ivar lost: Whether the host was given up, for it could not be reached any more.
+    @ivar lost_after: The name of the case that it was lost after; empty if it was not lost, or after none.
     """
 
     target: str
@@ -44,6 +48,7 @@ class Report:
     seconds: float
     results: tuple[Result, ...]
     lost: bool = False
+    lost_after: str = ""
 
     @property
     def conforms(self) -> bool | None:
@@ -54,7 +59,7 @@ class Report:
         if any(result.severity is Severity.ERROR for result in self.results):
             return False
         undecided = any(
-            result.case.level is Level.MUST and result.verdict.outcome is Outcome.UNDECIDED
+            result.case.level is Level.MUST and result.verdict.outcome in _OPEN
             for result in self.results
         )
         return None if undecided or self.lost else True
@@ -90,7 +95,8 @@ class Report:
             f"{count} {_COUNTED[word][count != 1]}" for word, count in self.counts.items()
         )
         total = len(self.results)
-        lost = "; the host could not be reached any more" if self.lost else ""
+        after = f" after {self.lost_after}" if self.lost_after else ""
+        lost = f"; the host could not be reached any more{after}" if self.lost else ""
         return f"{total} {'case' if total == 1 else 'cases'}: {counted}{lost}"
 
     def to_json(self) -> dict[str, object]:
@@ -104,6 +110,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "conforms": self.conforms,
             "lost": self.lost,
+            "lost_after": self.lost_after or None,
             "counts": self.counts,
             "cases": [result.to_json() for result in self.results],
         }
@@ -112,12 +119,14 @@ class Report:
 def explained(result: Result) -> bool:
     """
     Tell whether a reader of a report wants to see more of a result than its name.
+
+    What was not tried all has the same reason, which the end of the report tells.
     """
-    return result.verdict.outcome is not Outcome.PASSED
+    return result.verdict.outcome not in (Outcome.PASSED, Outcome.NOT_TRIED)
 
 
 def not_tried(why: str) -> Verdict:
     """
     Make the verdict on a case that was never begun.
     """
-    return Verdict(Outcome.UNDECIDED, f"was not asked: {why}")
+    return Verdict(Outcome.NOT_TRIED, f"was not asked: {why}")

@@ -26,7 +26,7 @@ from kmsproto.audit.model import (
     passed,
 )
 from kmsproto.audit.packets import PLAIN, PLAIN64, bind, element, request, stub
-from kmsproto.audit.replies import CLOSE, RESPONSE, Expectation, Received, fault
+from kmsproto.audit.replies import CLOSE, RESPONSE, Expectation, Received, fault, matches
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import WHOLE, FaultStatus, PacketFlag
 from kmsproto.rpc.pdu import NDR, NDR64, SyntaxId
@@ -178,8 +178,8 @@ def _context_id(subject: Subject) -> Script[Verdict]:
     "5.2",
     Level.MUST,
     "the other fields of a response",
-    "In a response the alloc_hint is the length of the stub, the cancel count and the reserved byte are 0, and the"
-    " flags are those of a whole PDU.",
+    "In a response the alloc_hint is the length of the stub, or 0, the cancel count and the reserved byte are 0, and"
+    " the flags are those of a whole PDU.",
     "C706 12.6.4.10",
 )
 def _response_fields(subject: Subject) -> Script[Verdict]:
@@ -190,9 +190,11 @@ def _response_fields(subject: Subject) -> Script[Verdict]:
     response = reply.response if isinstance(reply, Received) else None
     if not isinstance(reply, Received) or response is None:
         return failed(f"{reply.describe()}; expected: a response")
+    # It is a hint, and says nothing where it is 0.
+    hint = response.alloc_hint or len(response.stub)
     for what, value, right in (
         ("flags", reply.header.flags, WHOLE),
-        ("alloc_hint", response.alloc_hint, len(response.stub)),
+        ("alloc_hint", hint, len(response.stub)),
         ("cancel count", response.cancel_count, 0),
         ("reserved byte", response.reserved, 0),
     ):
@@ -224,6 +226,7 @@ def _stub_end(subject: Subject) -> Script[Verdict]:
         )
         if found:
             return failed(f"sent a stub in which {found[0].problem} (version {version})")
+        yield from link.part()
     return passed("ended its stubs as Windows does")
 
 
@@ -274,6 +277,7 @@ def _failure_layout(subject: Subject) -> Script[Verdict]:
             return failed(
                 f"refused with a stub of {len(response.stub)} bytes, {response.stub[:24].hex()}"
             )
+        yield from link.part()
     return passed("refused as it has to")
 
 
@@ -332,6 +336,9 @@ def _pipelined(name: str, level: Level, title: str, rule: str, flags: int) -> Ca
             reply = yield from link.reply()
             call_id = reply.header.call_id if isinstance(reply, Received) else None
             found = calls.pop(call_id, None) if call_id is not None else None
+            if not flags & PacketFlag.CONC_MPX and matches(reply, REFUSED):
+                # As Windows does; nothing was promised.
+                return noted(f"{reply.describe()} to a call that did not wait")
             if found is None:
                 return failed(f"{reply.describe()} where {len(calls)} calls waited")
             problem = link.problem_of(reply, found[1])

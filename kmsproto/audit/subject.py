@@ -36,6 +36,7 @@ class Subject:
     @ivar features: Whether it negotiates bind-time features.
     @ivar management: Whether it has the management interface.
     @ivar single_call: Whether it closes each connection after a call.
+    @ivar single_connection: Whether it lets a second connection wait until the first was closed.
     """
 
     request: RequestBody
@@ -49,6 +50,7 @@ class Subject:
     features: bool = True
     management: bool = True
     single_call: bool = False
+    single_connection: bool = False
 
     def seal(self, version: int | None = None, **changes: Any) -> tuple[bytes, OpenedRequest]:
         """

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from kmsproto.audit.battery import CASES, choose, meet
-from kmsproto.audit.model import Area, Case, Result, is_unreached
+from kmsproto.audit.battery import CASES, acknowledged, choose, greet, meet
+from kmsproto.audit.model import Area, Case, Result
 from kmsproto.audit.reference import reference
-from kmsproto.audit.report import Report, explained, not_tried
-from kmsproto.audit.subject import Subject
+from kmsproto.audit.report import Report, explained
+from kmsproto.audit.subject import QUIET, Subject
 from kmsproto.cli.asking import make_body
 from kmsproto.cli.audit_page import render
+from kmsproto.cli.audit_trial import Trial
 from kmsproto.cli.destinations import family_option
 from kmsproto.cli.output import (
     ExitStatus,
@@ -53,10 +55,10 @@ from kmsproto.net.quoting import printable
 
 #: Seconds after which no further case is begun.
 DEFAULT_LIMIT = 600.0
-#: After so many cases in a row without a connection the host is given up.
-GIVEN_UP = 3
 #: How often the time that a host has for an answer fits into the time that a case has.
 CASE_SHARE = 6
+#: Seconds of silence that mean something on whatever way.
+LONGEST_QUIET = 2.0
 #: Columns of a report that is not written to a terminal.
 WIDTH = 100
 
@@ -65,6 +67,7 @@ _STYLES = {
     "warning": "yellow",
     "note": "cyan",
     "undecided": "magenta",
+    "not tried": "magenta",
     "noted": "cyan",
     "not applicable": "dim",
     "passed": "green",
@@ -198,11 +201,20 @@ async def _audit(
     with progress if screen.is_terminal else nullcontext():
         task = progress.add_task("Auditing", total=len(cases))
 
-        def tell(result: Result) -> None:
-            progress.update(task, advance=1, description=result.case.name)
+        def tell(case: Case) -> None:
+            progress.update(task, advance=1, description=case.name)
 
-        results, lost = await try_cases(reactor, endpoint, subject, cases, bounds, limit, tell)
-    report = Report(str(target), address, started, time.time() - started, tuple(results), lost)
+        trial = Trial(reactor, endpoint, subject, bounds, limit, tell)
+        results = tuple(await trial.run(cases))
+    report = Report(
+        str(target),
+        address,
+        started,
+        time.time() - started,
+        results,
+        trial.lost,
+        trial.lost_after,
+    )
     if as_json:
         emit_json(report.to_json())
     elif str(page) != "-":
@@ -211,7 +223,7 @@ async def _audit(
         write_file(page, await render(report), True)
     if report.conforms is False:
         raise SystemExit(ExitStatus.FAILED)
-    if lost:
+    if report.lost:
         raise SystemExit(ExitStatus.NO_HOST)
     if report.conforms is None:
         raise SystemExit(ExitStatus.FAILED)
@@ -237,7 +249,8 @@ async def _meet(
         endpoint = _endpoint(reactor, address, bounds)
         place = str(Target(address.host, address.port))
         try:
-            met = await carry_out(reactor, endpoint, meet(subject), bounds)
+            quiet = await _measure(reactor, endpoint, subject, bounds)
+            met = await carry_out(reactor, endpoint, meet(replace(subject, quiet=quiet)), bounds)
         except (HostUnreachableError, HostTimeoutError) as error:
             hint = "" if ";" in str(error) else "; check that a KMS host runs there, and the port"
             problem = type(error)(f"{place}: {error}{hint}")
@@ -247,6 +260,22 @@ async def _meet(
             return place, endpoint, met
     assert problem is not None, "a name without addresses is an error of its own"
     raise problem
+
+
+async def _measure(
+    clock: IReactorTime, endpoint: IStreamClientEndpoint, subject: Subject, bounds: Bounds
+) -> float:
+    """
+    Find out how long silence has to be to mean something, on the way to this host.
+
+    @return: Seconds.
+    @raise KMSProtoError: If it does not acknowledge an ordinary bind.
+    """
+    begun = clock.seconds()
+    acknowledged(await carry_out(clock, endpoint, greet(subject), bounds), 1)
+    # A connection and an answer took so long, which is two ways to the host and back.
+    taken = clock.seconds() - begun
+    return min(max(QUIET, 2 * taken), LONGEST_QUIET, subject.patience)
 
 
 def _endpoint(
@@ -260,42 +289,6 @@ def _endpoint(
         reactor, address.host, address.port, timeout=bounds.connecting
     )
     return endpoint
-
-
-async def try_cases(
-    clock: IReactorTime,
-    endpoint: IStreamClientEndpoint,
-    subject: Subject,
-    cases: Sequence[Case],
-    bounds: Bounds,
-    limit: float,
-    tell: Callable[[Result], None],
-) -> tuple[list[Result], bool]:
-    """
-    Try cases one after the other, as long as there is time and somebody to ask.
-
-    @param clock: The source of time: the reactor.
-    @param endpoint: Where the host is.
-    @param bounds: What a case may cost.
-    @param limit: Seconds after which none is begun.
-    @param tell: Is told each result.
-    @return: The results, and whether the host was given up.
-    """
-    end = clock.seconds() + limit
-    results: list[Result] = []
-    missed = 0
-    for case in cases:
-        if missed >= GIVEN_UP:
-            verdict = not_tried("the host is not there any more")
-        elif clock.seconds() >= end:
-            verdict = not_tried(f"the audit took more than {limit:g} seconds")
-        else:
-            verdict = await carry_out(clock, endpoint, case.script(subject), bounds)
-            missed = missed + 1 if is_unreached(verdict) else 0
-        result = Result(case, verdict)
-        results.append(result)
-        tell(result)
-    return results, missed >= GIVEN_UP
 
 
 def print_report(printer: Console, report: Report) -> None:

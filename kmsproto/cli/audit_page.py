@@ -27,7 +27,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bo
 td.verdict { white-space: nowrap; font-weight: 600; } code { font-size: .9em; overflow-wrap: anywhere; }
 p { margin: .2rem 0; } .rule { opacity: .8; }
 .fails { color: var(--bad); } .warning { color: var(--warn); } .passed { color: var(--good); }
-.note, .noted, .undecided { color: var(--note); }
+.note, .noted, .undecided, .not-tried { color: var(--note); }
 @media print { body { max-width: none; margin: 0; } tr { break-inside: avoid; } }
 """
 

@@ -8,15 +8,18 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.audit.battery import CASES, choose
+from kmsproto.audit.battery import CASES, PERILOUS, choose, in_order, meet
 from kmsproto.audit.model import Area, Level, Outcome, Verdict
 from kmsproto.audit.packets import KMS, MANAGEMENT
+from kmsproto.errors import RemoteProtocolError
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.policy import Grant
 from kmsproto.net.activation import KMS_INTERFACE
 from kmsproto.net.server import Limits
-from kmsproto.rpc import management
-from tests.audit.memory import MemoryHost, subject
+from kmsproto.rpc import management, pdu
+from kmsproto.rpc.numbers import PacketType
+from kmsproto.rpc.pdu import NDR, BindAck, Negotiated
+from tests.audit.memory import MemoryHost, drive, subject
 
 
 class OwnHostCase(SynchronousTestCase):
@@ -158,6 +161,20 @@ class MeetTests(SynchronousTestCase):
         met = MemoryHost(ndr64=False, bind_time_features=False).meet()
         self.assertFalse(met.ndr64 or met.features)
 
+    def test_unreadable_ack(self) -> None:
+        """
+        A bind_ack without a result for each context is told as such, and not as a foreign protocol.
+        """
+        ack = BindAck(5840, 5840, 1, "16880", (Negotiated(0, 0, NDR),))
+        said = pdu.encode_bind_ack(PacketType.BIND_ACK, 3, 1, ack)
+        problem = self.assertRaises(
+            RemoteProtocolError,
+            drive,
+            meet(subject()),
+            lambda step: said if step.action == "receive" else b"",
+        )
+        self.assertIn("a bind_ack that does not hold so many results", str(problem))
+
     def test_refusing(self) -> None:
         """
         The HRESULT of an ordinary request is known.
@@ -207,8 +224,17 @@ class BatteryTests(SynchronousTestCase):
         rows = {case.row for case in CASES}
         for section, last in ((2, 17), (3, 23), (4, 8), (5, 18), (6, 11), (7, 8), (8, 3), (9, 7)):
             expected = {f"{section}.{number}" for number in range(1, last + 1)}
-            # Row 2.12 is section 8, and 3.20 needs more than four thousand contexts.
-            self.assertEqual(expected - rows - {"2.12", "3.20"}, set())
+            # Row 2.12 is section 8.
+            self.assertEqual(expected - rows - {"2.12"}, set())
+
+    def test_in_order(self) -> None:
+        """
+        What hosts are known not to survive is tried last, and everything is tried once.
+        """
+        order = in_order(CASES)
+        self.assertEqual([case.name for case in order[-len(PERILOUS) :]], list(PERILOUS))
+        self.assertEqual({case.name for case in order}, {case.name for case in CASES})
+        self.assertEqual(len(order), len(CASES))
 
     def test_choose(self) -> None:
         """

@@ -68,11 +68,13 @@ class ReportTests(SynchronousTestCase):
         """
         self.assertEqual(
             report(passed("did"), failed("did"), passed("did"), not_tried("why")).summary(),
-            "4 cases: 1 warning, 1 undecided, 2 passed",
+            "4 cases: 1 warning, 1 not tried, 2 passed",
         )
         self.assertEqual(report(failed("did")).summary(), "1 case: 1 failure")
         lost = replace(report(passed("did")), lost=True)
         self.assertEqual(lost.summary(), "1 case: 1 passed; the host could not be reached any more")
+        after = replace(lost, lost_after="bind.second").summary()
+        self.assertTrue(after.endswith(" any more after bind.second"), after)
         self.assertEqual(
             report(failed("did"), passed(""), failed("did")).summary()[:19], "3 cases: 2 failures"
         )
@@ -114,9 +116,17 @@ class ReportTests(SynchronousTestCase):
 
     def test_not_tried(self) -> None:
         """
-        A case that was never begun is undecided, and says why.
+        A case that was never begun is told as such, and says why.
         """
-        self.assertEqual(not_tried("no time"), (Outcome.UNDECIDED, "was not asked: no time"))
+        self.assertEqual(not_tried("no time"), (Outcome.NOT_TRIED, "was not asked: no time"))
+
+    def test_killed(self) -> None:
+        """
+        What a host does not survive counts as much as anything can, whatever the level of the rule.
+        """
+        result = Result(SHOULD, passed("did it")).killed("was gone")
+        self.assertEqual((result.word, result.verdict.did), ("fails", "did it, and then was gone"))
+        self.assertIs(Report("", "", 0.0, 0.0, (result,)).conforms, False)
 
     def test_words(self) -> None:
         """

@@ -19,30 +19,45 @@ from click.testing import Result
 from rich.console import Console
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError
-from twisted.internet.task import Clock
+from twisted.internet.error import DNSLookupError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.audit.battery import CASES, choose
-from kmsproto.audit.model import Outcome, Script, Verdict, define, failed, noted, passed
+from kmsproto.audit.model import (
+    Outcome,
+    Script,
+    Verdict,
+    failed,
+    noted,
+    passed,
+)
 from kmsproto.audit.model import Result as CaseResult
 from kmsproto.audit.reference import reference
+from kmsproto.audit.replies import Received
 from kmsproto.audit.report import Report
-from kmsproto.audit.subject import Subject
 from kmsproto.cli import audit as module
+from kmsproto.cli import audit_trial as trial
 from kmsproto.cli import output
-from kmsproto.cli.audit import audit, print_report, try_cases
+from kmsproto.cli.audit import audit, print_report
 from kmsproto.cli.audit_page import render
 from kmsproto.errors import BindRefusedError, HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.net.dialogue import Bounds
-from tests.audit.memory import subject
+from kmsproto.rpc import pdu
+from kmsproto.rpc.numbers import PacketType
+from kmsproto.rpc.pdu import NDR, BindAck, Negotiated
 from tests.cli.running import runner
-from tests.net.client_wiring import UnreachableEndpoint
 from tests.net.wiring import NOW
 
 #: What a host might call itself.
 NASTY = "<script>alert(1)</script> & \"'\x1b[31m \u202e \x00"
+
+
+_ACK = pdu.encode_bind_ack(
+    PacketType.BIND_ACK, 3, 1, BindAck(5840, 5840, 1, "1688", (Negotiated(0, 0, NDR),))
+)
+#: What a host answers to a greeting.
+ANSWER = Received(pdu.decode_header(_ACK), _ACK)
 
 
 class AuditCase(SynchronousTestCase):
@@ -55,9 +70,12 @@ class AuditCase(SynchronousTestCase):
         Put fakes in the place of the reactor, the clock and the network.
         """
         self.carried: list[tuple[Any, Any, Bounds]] = []
+        self.there = True
         self.met: list[KMSProtoError | None] = []
         self.verdicts: Callable[[int], Verdict] = lambda number: passed("did it")
         self.patch(module, "carry_out", self.carry_out)
+        self.patch(trial, "carry_out", self.carry_out)
+        self.patch(trial, "RETURN", 0.0)
         self.patch(module, "resolve", self.resolve)
         self.patch(output, "react", self.react)
         self.patch(time, "time", lambda: NOW)
@@ -84,6 +102,10 @@ class AuditCase(SynchronousTestCase):
         problem = self.met.pop(0) if self.met else None
         if problem is not None:
             return fail(problem)
+        if script.gi_code.co_name == "greet":
+            # Greetings are not counted.
+            self.carried.pop()
+            return succeed(ANSWER) if self.there else fail(HostUnreachableError("no connection"))
         if script.gi_code.co_name == "meet":
             return succeed(script.gi_frame.f_locals["subject"])
         return succeed(self.verdicts(len(self.carried) - 2))
@@ -254,15 +276,24 @@ class OutcomeTests(AuditCase):
 
     def test_lost(self) -> None:
         """
-        A host that is lost on the way ends it with status 3, unless it broke a rule before.
+        A host that is lost on the way fails the last case that found it, status 1; before the first it is status 3.
         """
-        gone = Verdict(Outcome.UNDECIDED, "could not be reached: no connection")
-        for first, status in ((passed("did it"), 3), (failed("did not"), 1)):
+        for found, status in ((0, 3), (1, 1)):
             self.carried.clear()
-            self.verdicts = lambda number, first=first: gone if number else first
+            self.there = True
+
+            def verdict(number: int, found: int = found) -> Verdict:
+                self.there = number < found
+                did = "could not be reached: no connection"
+                return passed("did it") if self.there else Verdict(Outcome.UNDECIDED, did)
+
+            self.verdicts = verdict
             result = self.run_audit("host", "--area", "security")
             self.assertEqual(result.exit_code, status, result.output)
-            self.assertIn("; the host could not be reached any more\n", result.output)
+            after = " after security.bind" if found else ""
+            self.assertIn(f"; the host could not be reached any more{after}\n", result.output)
+            self.assertIn("  not tried  ", result.output)
+            self.assertNotIn("It was not asked", result.output)
 
     def test_no_kms_host(self) -> None:
         """
@@ -337,91 +368,6 @@ class OutcomeTests(AuditCase):
         result = self.run_audit("host", "--case", "bind.second", "--html", "-")
         self.assertTrue(result.output.startswith("<!DOCTYPE html>\n<html"))
         self.assertTrue(result.output.rstrip().endswith("</html>"))
-
-
-class RunTests(SynchronousTestCase):
-    """
-    Case after case.
-    """
-
-    def setUp(self) -> None:
-        """
-        Start the clock.
-        """
-        self.clock = Clock()
-        self.told: list[CaseResult] = []
-
-    def run_cases(
-        self, *cases: Any, endpoint: Any = None, limit: float = 100.0
-    ) -> list[CaseResult]:
-        """
-        Try cases.
-        """
-        endpoint = endpoint or UnreachableEndpoint(succeed(None))
-        done = Deferred.fromCoroutine(
-            try_cases(self.clock, endpoint, subject(), cases, Bounds(), limit, self.told.append)
-        )
-        results, self.lost = self.successResultOf(done)
-        return results
-
-    def case(self, seconds: float = 0.0) -> Any:
-        """
-        Make a case that passes after some time.
-        """
-
-        def body(known: Subject) -> Script[Verdict]:
-            self.clock.advance(seconds)
-            return passed("did it")
-            yield  # A script is a generator.
-
-        return define("bind.test", "3", CASES[0].level, "title", "Rule.", "C706")(body)
-
-    def test_told(self) -> None:
-        """
-        Each result is told when it is there, and all are returned.
-        """
-        results = self.run_cases(self.case(), self.case())
-        self.assertEqual(results, self.told)
-        self.assertEqual([result.word for result in results], ["passed", "passed"])
-
-    def test_limit(self) -> None:
-        """
-        When the time is over no further case is begun, and those that are left say so.
-        """
-        results = self.run_cases(self.case(60), self.case(60), self.case(), self.case(), limit=100)
-        self.assertEqual(
-            [result.word for result in results], ["passed", "passed", "undecided", "undecided"]
-        )
-        self.assertIn("the audit took more than 100 seconds", results[-1].verdict.did)
-        self.assertFalse(self.lost)
-
-    def test_gone(self) -> None:
-        """
-        A host that is gone is given up after three cases.
-        """
-        refusing = _RefusingEndpoint()
-        results = self.run_cases(*CASES[:10], endpoint=refusing)
-        self.assertEqual(refusing.attempts, 3)
-        self.assertTrue(self.lost)
-        self.assertEqual({result.verdict.outcome for result in results}, {Outcome.UNDECIDED})
-        self.assertIn("could not be reached", results[2].verdict.did)
-        self.assertIn("the host is not there any more", results[3].verdict.did)
-
-
-class _RefusingEndpoint:
-    """
-    An endpoint at which nobody is.
-    """
-
-    def __init__(self) -> None:
-        self.attempts = 0
-
-    def connect(self, factory: object) -> Deferred[Any]:
-        """
-        Refuse.
-        """
-        self.attempts += 1
-        return fail(ConnectionRefusedError())
 
 
 def nasty_report(*outcomes: Outcome) -> Report:
