@@ -1,9 +1,10 @@
 """
 C{kmsproto explain}: codes, extended PIDs and events of KMS, in words.
 
-What is known of codes stands in L{kmsproto.kms.explanations}; extended PIDs and events are taken apart in
-L{kmsproto.cli.explain_epid} and L{kmsproto.cli.explain_event}.  The first word says what the rest is: C{epid},
-C{event}, an event by number, or a code.
+What is known of codes stands in L{kmsproto.kms.explanations}, and L{kmsproto.cli.explain_codes} finds them in what
+people paste; extended PIDs and events are taken apart in L{kmsproto.cli.explain_epid} and
+L{kmsproto.cli.explain_event}.  The first word says what the rest is: C{epid}, C{event}, an event by number, or a code.
+Without such a word, an extended PID and an event are taken for what they are.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 import click
 
-from kmsproto.cli.explain_epid import EPIDReport, explain_epid
-from kmsproto.cli.explain_event import LAYOUTS, Event, Layout, parse_event
+from kmsproto.cli.explain_codes import codes_in, is_number, problem_with, suggestions
+from kmsproto.cli.explain_epid import EPIDReport, explain_epid, looks_like_epid
+from kmsproto.cli.explain_event import LAYOUTS, Event, EventError, Layout, parse_event
 from kmsproto.cli.explain_page import render_page
 from kmsproto.cli.output import catalog_option, emit_json, fail, json_option
 from kmsproto.errors import KMSProtoError
@@ -35,7 +37,6 @@ from kmsproto.kms.explanations import (
 from kmsproto.net.quoting import printable
 
 _EVENT = re.compile(r"event[\s_-]*(\d*)", re.ASCII | re.IGNORECASE)
-_NUMBER = re.compile(r"-\d+", re.ASCII)
 #: Entries that are shown in full for one text; more are listed.
 _MOST_IN_FULL = 4
 _WIDTH = 100
@@ -55,12 +56,14 @@ def explain(words: tuple[str, ...], catalog: Catalog, as_json: bool, reference: 
     Explain codes, extended PIDs and events of KMS.
 
     CODE is an HRESULT, a Win32 error, an RPC fault status or a reason of a refusal: 0xC004F074, C004F074, -1073418124,
-    3221549172, nca_s_unk_if, NOT_ENOUGH_COUNT.  Without CODE, all that are known are listed.
+    3221549172, nca_s_unk_if, NOT_ENOUGH_COUNT.  A whole message with a code in it will do.  Without CODE, all that are
+    known are listed.
 
     \b
     kmsproto explain epid EPID      takes an extended PID apart
-    kmsproto explain event TEXT     explains the fields of event 12288, 12289 or 12290
+    kmsproto explain event TEXT     explains the fields of an event, such as 12288 or 12290
     kmsproto explain event12290     tells which fields it has
+    kmsproto explain event          tells it of all events that are known
 
     Exits with status 1 when something is not known.
     """
@@ -69,7 +72,7 @@ def explain(words: tuple[str, ...], catalog: Catalog, as_json: bool, reference: 
         click.echo(render_page(explanations), nl=False)
         return
     for word in words:
-        if word.startswith("-") and not _NUMBER.fullmatch(word) and words[0] != "epid":
+        if word.startswith("-") and word.strip("-") and not is_number(word):
             raise click.UsageError(f"no such option: {printable(word)}")
     try:
         _explain(words, catalog, explanations, as_json)
@@ -87,17 +90,40 @@ def _explain(
     if first == "epid":
         if len(words) < 2:
             raise click.UsageError("give the extended PID behind epid")
-        today = datetime.now(UTC).date()
-        reports = [explain_epid(word, catalog, today) for word in words[1:]]
-        _emit(reports, _epid_lines, as_json)
+        _explain_epids(words[1:], catalog, as_json)
     elif event:
         _explain_event(event[1], words[1:], catalog, explanations, as_json)
     elif words:
-        _explain_codes(words, explanations, as_json)
+        _explain_words(words, catalog, explanations, as_json)
     elif as_json:
         emit_json([entry.to_json() for entry in explanations.entries])
     else:
         click.echo("\n".join(_listed(explanations.entries)))
+
+
+def _explain_words(
+    words: Sequence[str], catalog: Catalog, explanations: Explanations, as_json: bool
+) -> None:
+    """
+    Explain what stands there without a word that says what it is.
+    """
+    if all(map(looks_like_epid, words)):
+        _explain_epids(words, catalog, as_json)
+        return
+    try:
+        event = parse_event(" ".join(words), catalog, explanations)
+    except EventError:
+        event = None
+    # A message with nothing in it but a code is better explained as that code.
+    if event is None or len(event.fields) < 2:
+        _explain_codes(words, explanations, as_json)
+    else:
+        _emit([event], _event_lines, as_json)
+
+
+def _explain_epids(words: Sequence[str], catalog: Catalog, as_json: bool) -> None:
+    today = datetime.now(UTC).date()
+    _emit([explain_epid(word, catalog, today) for word in words], _epid_lines, as_json)
 
 
 def _emit(found: Sequence[Any], lines: Any, as_json: bool) -> None:
@@ -132,18 +158,26 @@ def _explain_codes(words: Sequence[str], explanations: Explanations, as_json: bo
     """
     Explain what is known, and say last what is not.
     """
-    if len(words) > _MOST_CODES:
-        raise click.UsageError(f"there are {len(words)} codes; give {_MOST_CODES} at most")
+    codes = codes_in(words)
+    if len(codes) > _MOST_CODES:
+        raise click.UsageError(f"there are {len(codes)} codes; give {_MOST_CODES} at most")
     results: list[dict[str, Any]] = []
     blocks: list[list[str]] = []
-    unknown: list[UnknownCodeError] = []
-    for word in words:
+    problems: list[str] = []
+    for word in codes:
         try:
             found = explanations.look_up(word)
         except UnknownCodeError as error:
-            unknown.append(error)
-            parts = None if error.code is None else Parts(error.code).to_json()
-            results.append({"asked": word, "codes": [], "problem": str(error), "parts": parts})
+            problems.append(problem_with(error, word, explanations))
+            results.append(
+                {
+                    "asked": word,
+                    "codes": [],
+                    "problem": str(error),
+                    "parts": None if error.code is None else Parts(error.code).to_json(),
+                    "suggestions": suggestions(word, explanations),
+                }
+            )
             continue
         results.append({"asked": word, "codes": [entry.to_json() for entry in found]})
         if len(found) > _MOST_IN_FULL:
@@ -154,13 +188,8 @@ def _explain_codes(words: Sequence[str], explanations: Explanations, as_json: bo
         emit_json(results)
     elif blocks:
         click.echo("\n\n".join(map("\n".join, blocks)))
-    if unknown:
-        problems = "; ".join(map(_problem, unknown))
-        fail(f"{problems}; list all codes with kmsproto explain")
-
-
-def _problem(error: UnknownCodeError) -> str:
-    return str(error) if error.code is None else f"{error}: {Parts(error.code)}"
+    if problems:
+        fail(f"{'; '.join(problems)}; list all codes with kmsproto explain")
 
 
 def _listed(entries: Sequence[Explanation]) -> list[str]:

@@ -82,6 +82,42 @@ class CodeTests(_ExplainCase):
                 self.assertIn(part, output)
             self.assertIn("Said by: client", output)
 
+    def test_pasted(self) -> None:
+        """
+        A code is found in what programs put around it, and in a whole message, whose words are no names.
+        """
+        shown = self.invoke("0xC004F074").output
+        for text in (
+            *("0xc004f074L", "&HC004F074&", "(0xC004F074)", "0xFFFFFFFFC004F074", "hr=0xC004F074"),
+            *("3221549172L", "\u22121073418124", "C004F074h", "-1073418124."),
+            "Error: 0xC004F074 The Software Licensing Service reported that no host was reached.",
+            "AppId=55c92734-d682-4d71-983e-d6ec3f16059f failed with C004F074, says the event log",
+        ):
+            self.assertEqual(self.invoke(text).output, shown, text)
+            self.assertEqual(self.invoke(*text.split()).output, shown, text)
+        self.assertIn("NXDOMAIN", self.text("8007232B DNS name does not exist"))
+        self.assertIn("DNS_ERROR_RCODE_NAME_ERROR", self.text("0x8007232B", "0xC004F038"))
+
+    def test_near(self) -> None:
+        """
+        For an unknown code those are named that one mistake of typing makes of it; for others, whose it is.
+        """
+        for text in ("C004FO74", "0xC004F0741", "0xC04F074", "0xC040F074"):
+            meant = self.text(text, status=1).split("did you mean ")[-1]
+            self.assertIn("0xC004F074", meant.split("?")[0], text)
+        self.assertIn("SL_E_VL_NOT_ENOUGH_COUNT?", self.text("SL_E_VL_NOT_ENOGH_COUNT", status=1))
+        self.assertNotIn("did you mean", self.text("nonsense", status=1))
+        self.assertIn("activation servers", self.text("0xC004C7FF", status=1))
+        self.assertIn("slui 0x2a 0xC004C7FF", self.text("0xC004C7FF", status=1))
+        self.assertIn("net helpmsg 12007", self.text("0x80072EE7", status=1))
+
+    def test_without_a_word(self) -> None:
+        """
+        An extended PID and an event are taken for what they are, also without the word that says so.
+        """
+        self.assertEqual(self.invoke(EPID).output, self.invoke("epid", EPID).output)
+        self.assertEqual(self.invoke(SERVED).output, self.invoke("event", SERVED).output)
+
     def test_several(self) -> None:
         """
         Several codes are explained in their order, each once.
@@ -233,7 +269,7 @@ class EPIDTests(_ExplainCase):
         self.assertEqual(parts["key id"][0], "437-000001")
         self.assertIn("437000001, in the range 437000000 to 458999999", parts["key id"][1])
         self.assertEqual(parts["licence channel"], ("03", "volume licence"))
-        self.assertEqual(parts["locale id"], ("1033", "en_US"))
+        self.assertEqual(parts["locale id"], ("1033", "English (United States)"))
         self.assertIn("Server 2016", parts["build"][1])
         self.assertEqual(parts["activated"], ("0102017", "2017-01-10: day 10 of 2017"))
         self.assertIn("14393", parts["platform id"][1])
@@ -273,16 +309,18 @@ class EPIDTests(_ExplainCase):
         What has nothing to do with the host key is looked at without one too.
         """
         epid = "06401-12345-437-000001-03-1033-14393.0000-0102014"
+        first, *others = self.warnings(epid)
+        self.assertIn("no host key has the group id 12345", first)
+        self.assertIn("two extended PIDs", first)
         self.assertEqual(
-            self.warnings(epid),
-            (
-                "no host key has the group id 12345",
+            others,
+            [
                 "the platform id of build 14393 is 03612",
                 "on 2014-01-10 there was no such host yet",
-            ),
+            ],
         )
         parts = {part.name: part.meaning for part in explain_epid(epid, CATALOG, TODAY).parts}
-        self.assertEqual(parts["group id"], "no host key has it")
+        self.assertEqual(parts["group id"], "no host key that is known has it")
         self.assertIn("in no range", parts["key id"])
         unknown = explain_epid(epid.replace("06401", "00001"), CATALOG, TODAY)
         self.assertEqual(unknown.parts[0].meaning, "no build has it")
@@ -310,6 +348,28 @@ class EPIDTests(_ExplainCase):
             [206, 437000001, 1033, 14393, "2017-01-10"],
         )
         self.assertEqual([part["text"] for part in document["parts"]][:2], ["03612", "00206"])
+
+    def test_which_part(self) -> None:
+        """
+        Of an extended PID that is wrong the part is named; what slmgr puts before one is no fault of it.
+        """
+        for old, new, part in (
+            ("03612", "3612", "platform id"),
+            ("00206", "0206", "group id"),
+            ("-437-", "-43-", "first half"),
+            ("000001", "00001", "second half"),
+            ("-03-", "-02-", "licence channel"),
+            ("-1033-", "-01033-", "locale id"),
+            (".0000", ".0001", "build"),
+            ("0102017", "102017", "day"),
+            ("-1033", "", "parts are 8, not 7"),
+        ):
+            error = self.assertRaises(
+                EPIDError, explain_epid, EPID.replace(old, new), CATALOG, TODAY
+            )
+            self.assertIn(part, str(error))
+        pasted = f"Key Management Service machine extended PID: {EPID}"
+        self.assertEqual(explain_epid(pasted, CATALOG, TODAY), explain_epid(EPID, CATALOG, TODAY))
 
     def test_malformed(self) -> None:
         """
@@ -366,7 +426,7 @@ class EventTests(_ExplainCase):
         fields = self.fields(ANSWERED)
         self.assertEqual(fields["activated"], ("1", "yes"))
         self.assertEqual(fields["count"], ("50", "50 clients"))
-        self.assertEqual(fields["activation interval"], ("120", "minutes"))
+        self.assertEqual(fields["activation interval"], ("120", "2 hours"))
         self.assertEqual(fields["renewal interval"], ("10080", "7 days"))
 
     def test_served(self) -> None:
@@ -387,6 +447,55 @@ class EventTests(_ExplainCase):
         text = f"An activation request has been processed.\r\nInfo:\r\n{SERVED}\r\n"
         self.assertEqual(self.fields(text), self.fields(SERVED))
         self.assertEqual(self.fields(SERVED + ","), self.fields(SERVED))
+
+    def test_pasted(self) -> None:
+        """
+        Quotes, tags, line breaks, the date of another language and text behind the list change nothing.
+        """
+        list_of_values = (
+            f"0x0,5,CLIENT.contoso.com,{CMID},2010/1/13 21:09,1,1,600,"
+            "0724cb7d-3437-4cb7-93cb-830375d0079d"
+        )
+        fields = self.fields(list_of_values)
+        self.assertEqual(fields["minutes left"], ("600", "10 hours"))
+        self.assertEqual(fields["product"][1], "the host key Windows 10 2015 VL")
+        for text in (
+            f'"{list_of_values}"',
+            ",".join(f'"{value}"' for value in list_of_values.split(",")),
+            list_of_values.replace("-9ae5", "-\r\n9ae5").replace("13 21", "13\n21"),
+            f"<EventData><Data>{list_of_values}</Data></EventData>",
+            f"Informationen\n{list_of_values}\n\nEvent Xml:\n<Event/>",
+        ):
+            self.assertEqual(self.fields(text), fields, text)
+        for written in ("13.01.2010 21:09", "1/13/2010, 9:09 PM"):
+            when = self.fields(list_of_values.replace("2010/1/13 21:09", written))
+            self.assertTrue(when["time of the client"][1].startswith("UTC, "), written)
+            self.assertEqual(when["product"], fields["product"])
+
+    def test_second_code(self) -> None:
+        """
+        The second code, of which the documentation does not say what it is, is explained as a code.
+        """
+        self.assertEqual(self.fields(SENT)["second code"][1], "none")
+        fields = self.fields(SENT.replace("0x00000000", "0xC004F042"))
+        self.assertIn("SL_E_VL_KEY_MANAGEMENT_SERVICE_ID_MISMATCH", fields["second code"][1])
+
+    def test_named(self) -> None:
+        """
+        Events whose fields have names are told from the names; one that failed to publish in DNS, from its code.
+        """
+        sku = "58e2134f-8e11-4d17-9cb2-91069c151148"
+        for text, number in (
+            (f"Reason:0xC004F074\nAppId = {CMID}, SkuId = {sku}\nTrigger=TimerEvent", 8233),
+            (f"hr=0xC004F074\nRuleId={CMID};Action=AutoActivate;SkuId={sku}", 8198),
+            ("License acquisition failure details.\nhr=0xC004C003", 8200),
+            (f"Acquisition of a ticket failed (hr=0xC004C4A2) for template Id {CMID}", 8208),
+            ("Publishing to DNS in the domain 'example.com' failed.\nInfo:\n0x8007232D", 12293),
+        ):
+            event = parse_event(text, CATALOG, KNOWN)
+            self.assertEqual(event.layout.number, number)
+            self.assertTrue(event.failure)
+        self.assertRaises(EventError, parse_event, "nothing", CATALOG, KNOWN, 8198)
 
     def test_odd_values(self) -> None:
         """
@@ -439,7 +548,8 @@ class EventTests(_ExplainCase):
             event = parse_event(text, CATALOG, KNOWN, number)
         except EventError:
             return
-        self.assertTrue(all(field.value in text for field in event.fields))
+        plain = "".join(text.split())
+        self.assertTrue(all("".join(field.value.split()) in plain for field in event.fields))
 
     def test_command(self) -> None:
         """
