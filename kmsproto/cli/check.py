@@ -2,38 +2,38 @@
 C{kmsproto check}: a plugin for Nagios, Icinga and their kin, by the Monitoring Plugins Development Guidelines.
 
 A host is asked for a real activation, and the answer verified, for a port that is open tells nothing.  What is printed
-is one line on the standard output: the state, a sentence, and after a bar the performance data.  The status is 0 for
-OK, 1 for WARNING, 2 for CRITICAL and 3 for UNKNOWN; and because 1 and 2 have a meaning here that they do not have
-elsewhere, a wrong command line and a mistake of ours are UNKNOWN too (L{PluginCommand}).
-
-The ranges of the guidelines are read here (L{Range}): there is a library for plugins, but it owns the process, where
-here the reactor does, and what is left of it is not worth a dependency.
+and how it ends are the conventions of plugins (L{kmsproto.cli.plugin}).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import re
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, NoReturn, TypeVar
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import click
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.error import ConnectingCancelledError
 
 from kmsproto.cli.asking import Asked, Verdict, ask, make_body, product_options
 from kmsproto.cli.destinations import OWN_DOMAIN, family_option, nameserver_option
 from kmsproto.cli.output import (
     catalog_option,
-    emit_json,
     json_option,
     read_seconds,
     run,
-    unwritable,
+)
+from kmsproto.cli.plugin import (
+    PluginCommand,
+    Range,
+    RangeType,
+    Result,
+    State,
+    Thresholds,
+    finish,
+    mistake,
 )
 from kmsproto.cli.targets import Target, parse_target
 from kmsproto.errors import KMSProtoError
@@ -47,240 +47,15 @@ from kmsproto.net.discovery import (
     NoOwnDomainError,
     NoServiceRecordError,
     NoSuchNameError,
+    ServiceRecord,
     discover,
-    find_own_domains,
+    look_for_own_domains,
     make_resolver,
     normalize_domain,
 )
-from kmsproto.net.quoting import printable
 
-_Result = TypeVar("_Result")
-
-#: Places that are tried, of those that DNS names.
-MAXIMUM_PLACES = 8
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
-_RANGE = re.compile(rf"(?P<inside>@)?(?:(?P<start>~|{_NUMBER})?:)?(?P<end>{_NUMBER})?", re.ASCII)
-
-
-class State(IntEnum):
-    """
-    The states of the guidelines; the value is the exit status.
-    """
-
-    OK = 0
-    WARNING = 1
-    CRITICAL = 2
-    UNKNOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """
-    A range as the guidelines write it: C{10} is 0 to 10, C{10:} at least 10, C{~:10} at most 10; outside of it there
-    is an alert.  C{@10:20} turns this round: the alert is inside, the ends included.
-
-    @ivar text: How the user wrote it.
-    """
-
-    text: str
-    start: float
-    end: float
-    inside: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Range:
-        """
-        Read a range.
-
-        @raise ValueError: If it is none.
-        """
-        match = _RANGE.fullmatch(text)
-        if match is None or text.lstrip("@") in ("", ":"):
-            raise ValueError(f"{text!r} is no range; write one like 10, 10:, ~:10, 10:20 or @10:20")
-        start = match["start"] or "0"
-        low = -math.inf if start == "~" else float(start)
-        high = math.inf if match["end"] is None else float(match["end"])
-        if low > high:
-            raise ValueError(f"{text!r} begins behind its end")
-        return cls(text, low, high, match["inside"] is not None)
-
-    def alerts(self, value: float) -> bool:
-        """
-        Tell whether a value is cause for an alert.
-        """
-        return (self.start <= value <= self.end) is self.inside
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class RangeType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases
-    """
-    A range on the command line.
-    """
-
-    name = "range"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Range:
-        """
-        Read it.
-        """
-        if isinstance(value, Range):
-            return value
-        try:
-            return Range.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """
-    When there is an alert about a number.
-
-    @ivar name: What the number is.
-    @ivar unit: Its unit of measurement, as performance data have it.
-    """
-
-    name: str
-    unit: str
-    warning: Range | None
-    critical: Range | None
-
-    def judge(self, value: float) -> tuple[State, str]:
-        """
-        Judge a value.
-
-        @return: The state, and what is wrong; empty if nothing is.
-        """
-        shown = f"{self.name} {value:.4g}{self.unit}"
-        for state, limits in ((State.CRITICAL, self.critical), (State.WARNING, self.warning)):
-            if limits is not None and limits.alerts(value):
-                return (
-                    state,
-                    f"{shown} is {'inside' if limits.inside else 'outside'} {limits.text.lstrip('@')}",
-                )
-        return State.OK, ""
-
-    def performance(self, value: float | int) -> str:
-        """
-        Write performance data: label, value, unit, warning, critical, minimum and maximum.
-        """
-        number = f"{value:.4f}" if isinstance(value, float) else str(value)
-        limits = ";".join(
-            "" if each is None else each.text for each in (self.warning, self.critical)
-        )
-        return f"{self.name}={number}{self.unit};{limits};0;"
-
-
-@dataclass(slots=True)
-class Result:
-    """
-    What the plugin has to say.
-
-    @ivar state: The state.
-    @ivar text: The sentence.
-    @ivar performance: The performance data.
-    @ivar details: Further lines, for -v.
-    @ivar facts: The numbers and names, for JSON.
-    """
-
-    state: State
-    text: str
-    performance: list[str] = field(default_factory=list)
-    details: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """
-        Write the one line.
-        """
-        line = f"KMS {self.state.name} - {_plain(self.text)}"
-        return f"{line} | {' '.join(self.performance)}" if self.performance else line
-
-
-def _plain(text: str) -> str:
-    """
-    Write a text so that no monitor takes a part of it for the beginning of performance data or of another line.
-    """
-    return printable(" ".join(text.split())).replace("|", "/")
-
-
-class PluginCommand(click.Command):
-    """
-    A command that ends with UNKNOWN whatever goes wrong, for another status would be taken for a state of the host.
-    """
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        """
-        Read the command line.
-        """
-        return _or_unknown(
-            lambda: super(PluginCommand, self).make_context(info_name, args, parent, **extra)
-        )
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """
-        Run.
-        """
-        return _or_unknown(lambda: super(PluginCommand, self).invoke(ctx))
-
-
-def _or_unknown(step: Callable[[], _Result]) -> _Result:
-    try:
-        return step()
-    except click.ClickException as error:
-        _finish(
-            Result(
-                State.UNKNOWN, f"{error.format_message()}; kmsproto check --help tells the options"
-            )
-        )
-    except (click.exceptions.Exit, click.Abort):
-        raise
-    except Exception as error:  # noqa: BLE001  # the status of a traceback would be taken for WARNING
-        _finish(_mistake(error))
-
-
-def _mistake(error: Exception) -> Result:
-    """
-    Tell of a mistake of ours.
-    """
-    text = f"kmsproto itself failed: {type(error).__name__}: {error}; please report it"
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    return Result(State.UNKNOWN, text, details=lines)
-
-
-def _finish(result: Result, *, verbose: int = 0, as_json: bool = False) -> NoReturn:
-    """
-    Print, and end with the status of the state.
-    """
-    try:
-        if as_json:
-            emit_json(
-                {
-                    "state": result.state.name,
-                    "text": result.text,
-                    **result.facts,
-                    "details": result.details,
-                }
-            )
-        else:
-            click.echo(result.line())
-            for detail in result.details if verbose else ():
-                click.echo(_plain(detail))
-    except OSError as error:
-        # Whatever goes wrong, the status must not be taken for a warning.
-        unwritable("kmsproto check", error)
-        raise SystemExit(State.UNKNOWN) from error
-    raise SystemExit(result.state)
+#: Places that are asked, all at the same time, of those that DNS names.
+MAXIMUM_PLACES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +149,7 @@ def check(
     """
     Check a KMS host for a monitoring system (Nagios, Icinga and others).
 
-    TARGET is HOST[:PORT]; ".DOMAIN" for the hosts that DNS names for a domain, of which the first that answers counts;
+    TARGET is HOST[:PORT]; ".DOMAIN" for the hosts that DNS names for a domain, all of which should answer;
     or "-" for those of this machine's own domain.
 
     Ranges are written as 10, 10:, ~:10, 10:20 or @10:20.  Exits with status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
@@ -428,54 +203,139 @@ async def _check(reactor: Any, order: _Order, verbose: int, as_json: bool) -> No
     except (CancelledError, ConnectingCancelledError):
         result = Result(State.UNKNOWN, "interrupted before the host had answered")
     except Exception as error:  # noqa: BLE001  # see PluginCommand; within the reactor it would not get there
-        result = _mistake(error)
-    _finish(result, verbose=verbose, as_json=as_json)
+        result = mistake(error)
+    finish(result, verbose=verbose, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """
+    A place to ask.
+
+    @ivar name: What to call it.
+    @ivar target: Where it is.
+    @ivar priority: That of its record; lower ones come first.
+    """
+
+    name: str
+    target: Target
+    priority: int = 0
 
 
 async def examine(reactor: Any, order: _Order) -> Result:
     """
-    Find the hosts, ask them, and judge the first that answers.
+    Find the hosts, ask all of them at the same time, and judge what clients would meet.
     """
     end = reactor.seconds() + order.timeout
     try:
-        places = await _find_places(reactor, order)
+        places, unusable = await _find_places(reactor, order)
     except DiscoveryError as error:
         state = State.UNKNOWN if isinstance(error, NoOwnDomainError) else State.CRITICAL
         return Result(state, str(error), facts={"problems": [str(error)]})
-    failed: list[str] = []
-    for number, (name, target) in enumerate(places):
-        left = end - reactor.seconds()
-        # Whoever comes first must leave the others their time.
-        asked = await _ask_within(reactor, target, order, left / (len(places) - number))
-        if asked.verdict is Verdict.GRANTED:
-            return judge(order, name, asked, failed)
-        failed.append(f"{name}: {asked.problem}")
-        if asked.verdict.answered:
-            break
-    text = "; ".join(failed) if len(failed) < 3 else f"{failed[0]}; and {len(failed) - 1} more"
-    return Result(State.CRITICAL, text, details=failed, facts={"problems": failed})
+    left = max(end - reactor.seconds(), 0.001)
+    asking = [
+        Deferred.fromCoroutine(_ask_within(reactor, place.target, order, left)) for place in places
+    ]
+    try:
+        outcomes = await gatherResults(asking, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+    return conclude(order, list(zip(places, outcomes, strict=True)), unusable)
 
 
-async def _find_places(reactor: Any, order: _Order) -> list[tuple[str, Target]]:
+def conclude(
+    order: _Order, outcomes: Sequence[tuple[_Place, Asked]], unusable: Sequence[str]
+) -> Result:
     """
-    Find the places to try, with a name for each.
+    Judge what came of asking all places; the same outcomes give the same result, whatever order a client draws.
 
+    A client is content with the next host when one does not answer, so that is a warning; but it takes a refusal or a
+    wrong answer for the answer.  So one of those is critical where clients begin: at the lowest priority of which a
+    host answers at all.
+
+    @param outcomes: The places, best first, and what came of asking each.
+    @param unusable: What is wrong with records that lead to no place.
+    """
+    failed = [
+        f"{place.name}: {asked.problem}"
+        for place, asked in outcomes
+        if asked.verdict is not Verdict.GRANTED
+    ]
+    problems = [*failed, *unusable]
+    granted = [(place, asked) for place, asked in outcomes if asked.verdict is Verdict.GRANTED]
+    first = min((place.priority for place, asked in outcomes if asked.verdict.answered), default=0)
+    wrong = [
+        f"{place.name}: {asked.problem}"
+        for place, asked in outcomes
+        if asked.verdict in (Verdict.REFUSED, Verdict.WRONG) and place.priority == first
+    ]
+    if wrong or not granted:
+        return Result(
+            State.CRITICAL,
+            _abridge(wrong or failed),
+            details=problems,
+            facts={"problems": problems},
+        )
+    place, asked = granted[0]
+    result = judge(order, place.name, asked, problems)
+    if order.target is None:
+        result.performance.append(f"hosts={len(granted)};;;0;{len(outcomes) + len(unusable)}")
+    return result
+
+
+def _abridge(problems: Sequence[str]) -> str:
+    """
+    Tell of a few problems, and how many more there are.
+    """
+    return (
+        "; ".join(problems) if len(problems) < 3 else f"{problems[0]}; and {len(problems) - 1} more"
+    )
+
+
+async def _find_places(reactor: Any, order: _Order) -> tuple[list[_Place], list[str]]:
+    """
+    Find the places to ask, best first: by priority, then by weight, then by name.
+
+    @return: The places, and what is wrong with the records that lead to none.
     @raise DiscoveryError: If DNS names none that can be used.
     """
     if order.target is not None:
-        return [(str(order.target), order.target)]
-    # Records and addresses have half of the time together, so that the hosts have the other half.
+        return [_Place(str(order.target), order.target)], []
+    # Looking up has half of the time, so that the hosts have the other half.
     end = reactor.seconds() + order.timeout / 2
-    domains = find_own_domains() if order.domain is None else (order.domain,)
+    if order.domain is None:
+        domains = await look_for_own_domains(reactor, order.timeout / 4)
+    else:
+        domains = (order.domain,)
     found = await _find_first(reactor, order, domains, end)
-    places = [
-        (f"{each.target} ({Target(each.address, each.port)})", Target(each.address, each.port))
-        for each in found.candidates(order.family)
-    ]
+    places: dict[Target, _Place] = {}
+    unusable = []
+    # Not in the order that a client draws, nor in that of the answer, which name servers turn round.
+    for host in sorted(found.hosts, key=lambda each: _rank(each.record)):
+        targets = [
+            Target(address, host.record.port)
+            for address in sorted(() if host.problem else host.addresses)
+            if order.family in (None, ipaddress.ip_address(address).version)
+        ]
+        for target in targets:
+            name = f"{host.record.target} ({target})"
+            places.setdefault(target, _Place(name, target, host.record.priority))
+        if host.problem:
+            unusable.append(f"{host.record.target}: {host.problem}")
     if not places:
-        problems = "; ".join(host.problem or "no such address" for host in found.hosts[:2])
+        problems = _abridge(unusable or [f"no host has an address of IPv{order.family}"])
         raise DiscoveryError(f"none of the records of {found.service} can be used: {problems}")
-    return places[:MAXIMUM_PLACES]
+    omitted = found.omitted + len(places) - MAXIMUM_PLACES
+    if omitted > 0:
+        unusable.append(f"{omitted} more were not asked; there are too many")
+    return list(places.values())[:MAXIMUM_PLACES], unusable
+
+
+def _rank(record: ServiceRecord) -> tuple[int, int, str, int]:
+    """
+    Order records for people: those that most clients begin with first.
+    """
+    return record.priority, -record.weight, record.target.lower(), record.port
 
 
 async def _find_first(
@@ -508,7 +368,7 @@ def judge(order: _Order, name: str, asked: Asked, failed: Sequence[str]) -> Resu
     """
     Judge an answer that was granted.
 
-    @param failed: What became of those that clients try before.
+    @param failed: What is wrong with the other places.
     """
     count = asked.count or 0
     verdicts = [order.time.judge(asked.seconds), order.count.judge(count)]
@@ -518,7 +378,7 @@ def judge(order: _Order, name: str, asked: Asked, failed: Sequence[str]) -> Resu
             (State.WARNING, f"a client would not be content: it needs {needed} clients")
         )
     if failed:
-        verdicts.append((State.WARNING, f"clients have to fall back: {'; '.join(failed[:2])}"))
+        verdicts.append((State.WARNING, f"not all hosts can be used: {_abridge(failed)}"))
     state = max(state for state, _ in verdicts)
     answer = (
         f"{name} grants {order.product}, {count} client{'' if count == 1 else 's'} (it needs {needed}),"

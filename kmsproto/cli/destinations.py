@@ -20,7 +20,7 @@ from kmsproto.net.discovery import discover
 from kmsproto.net.resolver import (
     DiscoveryError,
     NameServerTimeoutError,
-    find_own_domains,
+    look_for_own_domains,
     make_resolver,
     normalize_domain,
     parse_nameserver,
@@ -170,7 +170,7 @@ async def destinations(
     if target is not None:
         return [Destination(str(target), endpoint_to(reactor, target.host, target.port, family))]
     resolver = make_resolver(reactor, list(nameservers) or None)
-    domains = [whereabouts.domain] if whereabouts.domain else find_own_domains()
+    domains = [whereabouts.domain] if whereabouts.domain else await look_for_own_domains(reactor)
     problem: KMSProtoError | None = None
     for domain in domains:
         try:

@@ -44,13 +44,14 @@ from kmsproto.net.discovery import (
     Found,
     NameServerTimeoutError,
     ServiceRecord,
-    find_own_domains,
+    look_for_own_domains,
     look_up_service,
     make_resolver,
     normalize_domain,
     share,
 )
 from kmsproto.net.quoting import printable
+from kmsproto.net.usability import address_flaw, record_notes
 
 #: Places that are asked at the same time, and in all.
 _AT_ONCE = 16
@@ -191,6 +192,18 @@ class Survey:
             lines.append(f"{self.unasked} more addresses were not asked; there are too many")
         return lines
 
+    def notes(self) -> list[str]:
+        """
+        Say in a line each what is odd but need not be wrong: a test on one machine has such addresses as well.
+        """
+        lines = [
+            f"{place.name} at {address}: {flaw}"
+            for place in self.places
+            for address in place.addresses
+            if (flaw := address_flaw(address))
+        ]
+        return lines + record_notes([place.found.record for place in self.places])
+
     def status(self) -> ExitStatus:
         """
         Tell how the command ends.
@@ -226,6 +239,7 @@ class Survey:
                 for each in self.misplaced
             ],
             "problems": self.problems(),
+            "notes": self.notes(),
         }
 
 
@@ -333,7 +347,7 @@ async def _discover(
     wish: _Wish,
     as_json: bool,
 ) -> None:
-    domains = find_own_domains() if domain is None else (domain,)
+    domains = await look_for_own_domains(reactor) if domain is None else (domain,)
     resolver = make_resolver(reactor, nameservers)
     found = await survey(reactor, resolver, domains, wish)
     found.own = domain is None
@@ -478,6 +492,7 @@ def show(found: Survey, screen: Console) -> None:
         # What is left is the error that ends the command.
         _print(screen, [f"{domain}: {error}" for domain, error in found.tried[:-1]], "dim")
     _print(screen, [f"problem: {problem}" for problem in found.problems()], "yellow")
+    _print(screen, [f"note: {note}" for note in found.notes()])
 
 
 def _print(screen: Console, lines: Iterable[str], style: str = "") -> None:

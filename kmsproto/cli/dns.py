@@ -99,30 +99,33 @@ def bind(zone: Zone) -> list[str]:
 def dnsmasq(zone: Zone) -> list[str]:
     """
     Write options of dnsmasq.  It knows no TTL for one SRV record.
+
+    A C{host-record} takes the place of what the name's own zone says, so one of another zone is only a comment.
     """
     lines = [
         f"srv-host={zone.service},{record.target},{record.port},{record.priority},{record.weight}"
         for record in zone.records
     ]
-    lines += [
-        f"host-record={name},{address},{zone.ttl}" for name, _, address in zone.address_records()
-    ]
+    for name, _, address in zone.address_records():
+        foreign = "# of another zone, which should have it: " if zone.relative(name) is None else ""
+        lines.append(f"{foreign}host-record={name},{address},{zone.ttl}")
     return lines
 
 
 def unbound(zone: Zone) -> list[str]:
     """
     Write local data of Unbound.
+
+    Local data hide all other records that the name has in its own zone, so those of another zone are only a comment.
     """
     lines = ["server:"]
     lines += [
         f'    local-data: "{zone.service}. {zone.ttl} IN SRV {_srv(record)}"'
         for record in zone.records
     ]
-    lines += [
-        f'    local-data: "{name}. {zone.ttl} IN {kind} {address}"'
-        for name, kind, address in zone.address_records()
-    ]
+    for name, kind, address in zone.address_records():
+        foreign = "# of another zone, which should have it: " if zone.relative(name) is None else ""
+        lines.append(f'    {foreign}local-data: "{name}. {zone.ttl} IN {kind} {address}"')
     return lines
 
 

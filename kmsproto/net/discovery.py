@@ -27,6 +27,7 @@ from twisted.names import dns
 
 from kmsproto.net.resolver import (
     REFUSED,
+    AliasLoopError,
     DiscoveryError,
     DomainNameError,
     NameServerError,
@@ -36,6 +37,7 @@ from kmsproto.net.resolver import (
     NoSuchNameError,
     find_own_domains,
     is_address,
+    look_for_own_domains,
     look_up,
     make_resolver,
     normalize_domain,
@@ -46,6 +48,7 @@ from kmsproto.net.resolver import (
 __all__ = [
     "MAXIMUM_RECORDS",
     "SERVICE",
+    "AliasLoopError",
     "Candidate",
     "Discovered",
     "DiscoveryError",
@@ -60,6 +63,7 @@ __all__ = [
     "discover",
     "find_own_domains",
     "is_address",
+    "look_for_own_domains",
     "look_up_service",
     "make_resolver",
     "normalize_domain",
@@ -297,9 +301,18 @@ async def look_up_service(
         )
         if records:
             return ServiceAnswer(records, tuple(aliases), tuple(additional))
+        if len(set(aliases)) < len(aliases) or name.lower() in aliases:
+            raise AliasLoopError(
+                f"{name} is an alias that leads back to {aliases[-1]}; correct its CNAME records"
+            )
         if final == asked.lower() or not _is_askable(final):
             break
         asked = final
+    else:
+        raise AliasLoopError(
+            f"{name} is an alias of an alias, more than {_MAXIMUM_ALIASES} times;"
+            " let its CNAME record name the last of them"
+        )
     raise NoServiceRecordError(
         f"{asked} is in DNS, but has no SRV record (on Windows 0x8007251D);"
         " add the records that kmsproto dns prints"

@@ -27,6 +27,7 @@ from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IReactorTime, IResolver
 from twisted.names import client, dns
 from twisted.names import error as names_error
+from twisted.python.failure import Failure
 
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
 
@@ -86,6 +87,14 @@ class NoServiceRecordError(DiscoveryError):
     """
 
     hresult = 0x8007251D
+
+
+class AliasLoopError(NoServiceRecordError):
+    """
+    The name is an alias that leads to no end: in a ring, or on and on.
+    """
+
+    hresult = 0x8007232A
 
 
 class NameServerError(DiscoveryError):
@@ -237,16 +246,40 @@ def own_name(limit: float = _OWN_NAME_LIMIT) -> str:
     return found[-1]
 
 
-def find_own_domains(path: Path = RESOLV_CONF) -> tuple[str, ...]:
+def find_own_domains(path: Path = RESOLV_CONF, limit: float = _OWN_NAME_LIMIT) -> tuple[str, ...]:
     """
     Find the domains of this machine: L{own_domains} of what the system says.
 
     @param path: The C{resolv.conf}.
+    @param limit: Seconds that the system has to tell the name of this machine.
     @raise NoOwnDomainError: If there is none.
     """
-    found = own_domains(own_name(), read_resolv_conf(path).search)
+    found = own_domains(own_name(min(limit, _OWN_NAME_LIMIT)), read_resolv_conf(path).search)
     if not found:
         raise NoOwnDomainError("this machine has no DNS suffix; name the domain")
+    return found
+
+
+def look_for_own_domains(reactor: Any, limit: float = _OWN_NAME_LIMIT) -> Deferred[tuple[str, ...]]:
+    """
+    Find the domains of this machine as L{find_own_domains} does, but in a thread that nobody waits for: the reactor
+    goes on meanwhile, and a program that is told to end ends.
+
+    @param reactor: Takes the answer.
+    @param limit: Seconds that the system has to tell the name of this machine.
+    @return: Fires with the domains, or fails with L{NoOwnDomainError}.
+    """
+    found: Deferred[tuple[str, ...]] = Deferred()
+
+    def look() -> None:
+        try:
+            domains = find_own_domains(limit=limit)
+        except Exception:  # noqa: BLE001  # handed over whole, to whoever waits
+            reactor.callFromThread(found.errback, Failure())
+        else:
+            reactor.callFromThread(found.callback, domains)
+
+    threading.Thread(target=look, name="look-up of this machine", daemon=True).start()
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
 from twisted.names import error as names_error
@@ -22,8 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kmsproto.cli import check as module
 from kmsproto.cli import output
 from kmsproto.cli.asking import Asked, Verdict
-from kmsproto.cli.check import Range, State, Thresholds
 from kmsproto.cli.main import main
+from kmsproto.cli.plugin import Range, State, Thresholds
 from kmsproto.cli.targets import Target
 from kmsproto.errors import KMSProtoError
 from kmsproto.net.resolver import NoOwnDomainError
@@ -414,15 +414,51 @@ class DiscoveryTests(CheckCase):
                 ("b.example", dns.AAAA): [aaaa("b.example", "2001:db8::2")],
             }
         )
-        self.patch(module, "find_own_domains", lambda: ("x.example", "corp.example"))
+        self.patch(
+            module, "look_for_own_domains", lambda *_: succeed(("x.example", "corp.example"))
+        )
 
-    def test_first(self) -> None:
+    def test_all(self) -> None:
         """
-        The first host in order that grants is judged, and no other is asked.
+        All hosts are asked, each with all the time that is left; the best is judged, and the others are counted.
         """
-        line = self.line(".corp.example")
+        line = self.line(".corp.example", "-t", "9")
         self.assertTrue(line.startswith("KMS OK - a.example (192.0.2.1:1688) grants"), line)
-        self.assertEqual(len(self.asked), 1)
+        self.assertTrue(line.endswith(" hosts=3;;;0;3"), line)
+        self.assertEqual([timeout for _, timeout, _ in self.asked], [9.0] * 3)
+
+    def test_order_of_the_answer_does_not_matter(self) -> None:
+        """
+        Whatever the order of the records, and however small a weight, the same world gives the same line.
+        """
+        records = [srv("b.example", 1689, 5, 0), srv("a.example", 1688, 5, 60000)]
+        self.outcomes["192.0.2.2"] = Asked(Verdict.SILENT, 5.0, "no answer")
+        lines = set()
+        for answer in (records, records[::-1]) * 3:
+            self.resolver.answers[SERVICE, dns.SRV] = answer
+            lines.add(self.line(".corp.example", status=1))
+        (line,) = lines
+        self.assertIn("not all hosts can be used: b.example (192.0.2.2:1689): no answer", line)
+        self.assertIn("a.example (192.0.2.1:1688) grants", line)
+        self.assertTrue(line.endswith(" hosts=2;;;0;3"), line)
+
+    def test_record_without_a_host(self) -> None:
+        """
+        A record that leads to no host is a warning beside one that does.
+        """
+        self.resolver.answers[SERVICE, dns.SRV] = [srv("a.example"), srv("gone.example")]
+        line = self.line(".corp.example", status=1)
+        self.assertIn("not all hosts can be used: gone.example: its target does not exist", line)
+        self.assertTrue(line.endswith(" hosts=1;;;0;2"), line)
+
+    def test_too_many(self) -> None:
+        """
+        So many places are asked, and that there are more is a warning.
+        """
+        records = [srv("a.example", port) for port in range(1, module.MAXIMUM_PLACES + 3)]
+        self.resolver.answers[SERVICE, dns.SRV] = records
+        self.assertIn("2 more were not asked", self.line(".corp.example", status=1))
+        self.assertEqual(len(self.asked), module.MAXIMUM_PLACES)
 
     def test_own_domain(self) -> None:
         """
@@ -438,17 +474,8 @@ class DiscoveryTests(CheckCase):
         """
         self.outcomes["192.0.2.1"] = Asked(Verdict.SILENT, 5.0, "no answer")
         line = self.line(".corp.example", status=1)
-        self.assertIn("clients have to fall back: a.example (192.0.2.1:1688): no answer", line)
+        self.assertIn("not all hosts can be used: a.example (192.0.2.1:1688): no answer", line)
         self.assertIn("b.example (192.0.2.2:1689) grants", line)
-
-    def test_time_is_shared(self) -> None:
-        """
-        Those that come first leave time to the others; the last one has what is left.
-        """
-        for outcome in ("192.0.2.1", "192.0.2.2"):
-            self.outcomes[outcome] = Asked(Verdict.UNREACHABLE, 0.0, "no connection")
-        self.line(".corp.example", "-t", "9", status=1)
-        self.assertEqual([timeout for _, timeout, _ in self.asked], [3.0, 4.5, 9.0])
 
     def test_none_answers(self) -> None:
         """
@@ -463,13 +490,16 @@ class DiscoveryTests(CheckCase):
 
     def test_refusal_is_an_answer(self) -> None:
         """
-        A host that refuses, or answers wrongly, is critical; that another one would do better does not help clients.
+        A refusal or a wrong answer is critical where clients begin, and a warning where they fall back to.
         """
         for verdict in (Verdict.REFUSED, Verdict.WRONG):
-            self.asked.clear()
-            self.outcomes["192.0.2.1"] = Asked(verdict, 0.1, "no")
-            self.line(".corp.example", status=2)
-            self.assertEqual(len(self.asked), 1)
+            self.outcomes = {"192.0.2.1": Asked(verdict, 0.1, "no")}
+            self.assertIn("a.example (192.0.2.1:1688): no", self.line(".corp.example", status=2))
+            self.outcomes = {"192.0.2.2": Asked(verdict, 0.1, "no")}
+            self.assertIn("not all hosts can be used: b", self.line(".corp.example", status=1))
+            # Nobody answers where they begin, so they begin with the others.
+            self.outcomes["192.0.2.1"] = Asked(Verdict.SILENT, 5.0, "no answer")
+            self.assertIn("b.example (192.0.2.2:1689): no", self.line(".corp.example", status=2))
 
     def test_family(self) -> None:
         """
@@ -487,7 +517,7 @@ class DiscoveryTests(CheckCase):
             ([], "0x8007251D"),
             (names_error.DNSServerError(), "SERVFAIL"),
             (names_error.DNSQueryTimeoutError(1), "no name server answered"),
-            ([srv("")], "can be used: its target is the root"),
+            ([srv("")], "can be used: .: its target is the root"),
         ):
             self.resolver.answers[SERVICE, dns.SRV] = answer
             with self.subTest(part=part):
@@ -506,10 +536,10 @@ class DiscoveryTests(CheckCase):
         A machine without a domain of its own tells nothing about a host.
         """
 
-        def nothing() -> None:
+        def nothing(*_: object) -> None:
             raise NoOwnDomainError("this machine has no DNS suffix; name the domain")
 
-        self.patch(module, "find_own_domains", nothing)
+        self.patch(module, "look_for_own_domains", nothing)
         self.assertIn("has no DNS suffix", self.line("-", status=3))
 
     def test_silent_name_server(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -50,7 +50,7 @@ class DestinationsTests(SynchronousTestCase):
         self.own: tuple[str, ...] = ()
         self.servers: list[Any] = []
         self.patch(module, "discover", self.discover)
-        self.patch(module, "find_own_domains", lambda: self.own)
+        self.patch(module, "look_for_own_domains", lambda *_: succeed(self.own))
         self.patch(module, "make_resolver", lambda reactor, servers: self.servers.append(servers))
 
     async def discover(

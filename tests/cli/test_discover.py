@@ -11,6 +11,7 @@ from typing import Any
 
 from click.testing import Result
 from rich.console import Console
+from twisted.internet.defer import succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
 from twisted.names import error as names_error
@@ -64,7 +65,7 @@ class DiscoverCase(SynchronousTestCase):
         self.outcomes: dict[str, Asked] = {}
         self.patch(module, "make_resolver", self.make_resolver)
         self.patch(module, "ask", self.ask)
-        self.patch(module, "find_own_domains", lambda: ("corp.example",))
+        self.patch(module, "look_for_own_domains", lambda *_: succeed(("corp.example",)))
         self.patch(output, "react", react_at_once(MemoryReactorClock()))
 
     def make_resolver(self, reactor: object, nameservers: object) -> TableResolver:
@@ -182,6 +183,10 @@ class GoodTests(DiscoverCase):
                 ],
                 "misplaced": [],
                 "problems": [],
+                "notes": [
+                    "kms1.corp.example:1688 at 192.0.2.1: it is reserved for documentation;"
+                    " publish the address of the host"
+                ],
             },
         )
 
@@ -322,7 +327,11 @@ class OwnDomainTests(DiscoverCase):
         """
         Suffixes without records are passed over, in their order, and that is said.
         """
-        self.patch(module, "find_own_domains", lambda: ("a.example", "b.example", "corp.example"))
+        self.patch(
+            module,
+            "look_for_own_domains",
+            lambda *_: succeed(("a.example", "b.example", "corp.example")),
+        )
         self.hosts("192.0.2.1")
         self.answer({("_vlmcs._tcp.b.example", dns.SRV): []})
         lines = self.run_discover().output.splitlines()
@@ -339,7 +348,7 @@ class OwnDomainTests(DiscoverCase):
         """
         When no suffix has records, each is said, and the command ends with status 3.
         """
-        self.patch(module, "find_own_domains", lambda: ("a.example", "b.example"))
+        self.patch(module, "look_for_own_domains", lambda *_: succeed(("a.example", "b.example")))
         result = self.run_discover(status=3)
         self.assertTrue(result.stdout.startswith("a.example: "), result.stdout)
         self.assertTrue(result.stderr.startswith("discover: _vlmcs._tcp.b.example does not"))
@@ -348,7 +357,9 @@ class OwnDomainTests(DiscoverCase):
         """
         Name servers that do not answer for one suffix are not asked about the next.
         """
-        self.patch(module, "find_own_domains", lambda: ("corp.example", "b.example"))
+        self.patch(
+            module, "look_for_own_domains", lambda *_: succeed(("corp.example", "b.example"))
+        )
         self.answer({(SERVICE, dns.SRV): names_error.DNSQueryTimeoutError(1)})
         self.run_discover(status=3)
         self.assertNotIn(("_vlmcs._tcp.b.example", dns.SRV), self.resolver.asked)
@@ -590,7 +601,13 @@ class JudgeTests(SynchronousTestCase):
         )
         written = io.StringIO()
         module.show(survey, Console(file=written, width=60))
-        self.assertTrue(all(len(line) <= 60 for line in written.getvalue().splitlines()))
+        self.assertTrue(
+            all(
+                len(line) <= 60
+                for line in written.getvalue().splitlines()
+                if not line.startswith("note: ")
+            )
+        )
         text = "".join(written.getvalue().split())
         self.assertIn("first", text)
 

@@ -81,7 +81,7 @@ class FormatTests(DNSCase):
                 "srv-host=_vlmcs._tcp.example.com,kms2.other.example,1689,10,5",
                 "host-record=kms1.example.com,192.0.2.1,90061",
                 "host-record=kms1.example.com,2001:db8::1,90061",
-                "host-record=kms2.other.example,192.0.2.2,90061",
+                "# of another zone, which should have it: host-record=kms2.other.example,192.0.2.2,90061",
             ],
         )
 

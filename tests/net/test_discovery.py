@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +31,7 @@ from kmsproto.net.discovery import (
     uniform,
 )
 from kmsproto.net.resolver import (
+    AliasLoopError,
     DiscoveryError,
     DomainNameError,
     NameServerError,
@@ -373,7 +374,7 @@ class BoundsTests(DiscoverCase):
         Aliases that go round end in an error, within an answer and over several.
         """
         other = "_vlmcs._tcp.other.example"
-        self.fails([cname(SERVICE, other), cname(other, SERVICE)], NoServiceRecordError)
+        self.fails([cname(SERVICE, other), cname(other, SERVICE)], AliasLoopError)
         resolver = TableResolver(
             {
                 (SERVICE, dns.SRV): [cname(SERVICE, other)],
@@ -381,7 +382,21 @@ class BoundsTests(DiscoverCase):
             }
         )
         failed = start(discover(self.clock, resolver, "corp.example", timeout=10))
-        self.failureResultOf(failed, NoServiceRecordError)
+        failure = self.failureResultOf(failed, AliasLoopError)
+        self.assertIn("is an alias that leads back to", str(failure.value))
+        self.assertLess(len(resolver.asked), 20)
+
+    def test_endless_aliases(self) -> None:
+        """
+        Aliases of aliases without an end are given up, and told as what they are.
+        """
+        names = [SERVICE, *(f"n{number}.example" for number in range(40))]
+        resolver = TableResolver(
+            {(one, dns.SRV): [cname(one, other)] for one, other in pairwise(names)}
+        )
+        failed = start(discover(self.clock, resolver, "corp.example", timeout=10))
+        failure = self.failureResultOf(failed, AliasLoopError)
+        self.assertIn("an alias of an alias, more than 8 times", str(failure.value))
         self.assertLess(len(resolver.asked), 20)
 
     def test_aliases_of_a_target_in_a_ring(self) -> None:

@@ -4,10 +4,12 @@ Names, name servers, and what the system says about both.
 
 from __future__ import annotations
 
+import queue
 import socket
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kmsproto.net import resolver as module
 from kmsproto.net.resolver import (
     MAXIMUM_SUFFIXES,
     DomainNameError,
@@ -22,6 +25,7 @@ from kmsproto.net.resolver import (
     ResolvConf,
     find_own_domains,
     is_address,
+    look_for_own_domains,
     make_resolver,
     normalize_domain,
     own_domain,
@@ -219,6 +223,25 @@ class OwnDomainTests(SynchronousTestCase):
 
         self.patch(socket, "getfqdn", hang)
         self.assertEqual(own_name(0), "desk-17")
+
+    def test_without_waiting(self) -> None:
+        """
+        The domains are looked for in a thread, and handed to the reactor; an error as well.
+        """
+        for name, path in (("desk-17.corp.example", "search x.example"), ("localhost", "")):
+            handed: queue.Queue[tuple[Any, ...]] = queue.Queue()
+            reactor: Any = SimpleNamespace(callFromThread=lambda *call: handed.put(call))  # noqa: B023
+            self.patch(socket, "getfqdn", lambda name=name: name)
+            self.path.write_text(path)
+            self.patch(module, "read_resolv_conf", lambda _: read_resolv_conf(self.path))
+            looking = look_for_own_domains(reactor)
+            self.assertNoResult(looking)
+            function, *arguments = handed.get(timeout=30)
+            function(*arguments)
+            if path:
+                self.assertEqual(self.successResultOf(looking), ("corp.example", "x.example"))
+            else:
+                self.failureResultOf(looking, NoOwnDomainError)
 
 
 class NameServerTests(SynchronousTestCase):
