@@ -12,6 +12,7 @@ not count more of them than C{--clients} says.
 from __future__ import annotations
 
 import math
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,8 @@ PERCENTILES = (50, 90, 95, 99)
 BUSY = 0.85
 #: Seconds of a load that is too short to tell.
 LONG_ENOUGH = 0.1
+#: Files that the command needs besides its connections.
+OTHER_FILES = 24
 #: Seconds between two looks at a load that runs.
 REFRESH = 0.25
 
@@ -116,10 +119,12 @@ class Report:
         return self.tally.seconds >= LONG_ENOUGH and self.tally.cpu_share >= BUSY
 
     @property
-    def status(self) -> ExitStatus:
+    def status(self) -> int:
         """
-        How the command ends.
+        How the command ends: an L{ExitStatus}, or L{INTERRUPTED}, for then it is not known what would have come.
         """
+        if self.tally.interrupted:
+            return INTERRUPTED
         granted = self.tally.granted
         all_granted = granted and granted == self.tally.done
         return ExitStatus.OK if all_granted else ExitStatus.FAILED
@@ -325,13 +330,20 @@ def bench(
 
     Only hosts on this machine or in a private network are asked.  Ctrl-C ends it early and shows what was measured.
 
-    Exits with status 0 when every request was granted, with 1 when some were not, and with 3 when the host was not
-    reached.
+    Exits with status 0 when every request was granted, with 1 when some were not, with 3 when the host was not
+    reached, and with 130 when it was interrupted.
     """
     if fresh and pipeline > 1:
         raise click.BadParameter(
             "with --fresh each request has a connection of its own; leave one of them off",
             param_hint="--pipeline",
+        )
+    room = spare_files()
+    if connections > room:
+        raise click.BadParameter(
+            f"this process may open {room} connections, not {connections};"
+            " raise the limit with 'ulimit -n', or ask for fewer",
+            param_hint="--connections",
         )
     version = None if protocol is None else (int(protocol), 0)
     maker = RequestMaker(catalog, Wishes(product=product, protocol=version))
@@ -348,6 +360,14 @@ def bench(
         ClientOptions(timeout=timeout),
     )
     run(_bench, target, family, maker.name, clients, plan, as_json)
+
+
+def spare_files() -> int:
+    """
+    Tell how many connections the limit on open files leaves room for.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(soft - OTHER_FILES, 0)
 
 
 async def _bench(

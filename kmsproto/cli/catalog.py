@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kmsproto.cli.output import write_file
+from kmsproto.cli.usage import Group
 from kmsproto.errors import CatalogError
 from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.kmd_catalog import MOST_PRODUCTS, from_catalog
@@ -17,7 +18,7 @@ from kmsproto.service.catalogs import load
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def catalog() -> None:
     """
     Work with catalogues of products.
@@ -41,7 +42,7 @@ def export(
     Write the catalogue as a .kmd file, which vlmcsd and vlmcs load.
     """
     if kms_data_only and kms_data is None:
-        raise click.UsageError("--kms-data-only needs --kms-data.")
+        raise click.UsageError("--kms-data-only needs --kms-data")
     try:
         known = load_catalog() if kms_data is None else load(kms_data, kms_data_only)
         most = max((sku.number for sku in known.skus.values()), default=0)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
 from kmsproto import __version__
+from kmsproto.cli.usage import Group
 from kmsproto.kms.rijndael import IMPLEMENTATION
 from kmsproto.net.quoting import tolerate
 
@@ -34,22 +34,10 @@ COMMANDS = (
 )
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """
     A group whose commands are imported when they are wanted.
     """
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """
-        Run, and end with one line when the output cannot be written, which no command can do anything about.
-        """
-        try:
-            return super().main(*args, **kwargs)
-        except OSError as error:
-            # Here and not above, since it takes time and nothing else needs it.
-            from kmsproto.cli.output import unwritable
-
-            raise SystemExit(unwritable("kmsproto", error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """

@@ -3,7 +3,10 @@ What all commands share: how they end, how they fail, how they print for people 
 
 A command ends with one of four statuses (L{ExitStatus}), the same for all but C{kmsproto check}, which keeps the
 conventions of monitoring plugins.  What it was asked for goes to the standard output; what is wrong goes to the
-standard error, in one line that says what can be done.  Every command that prints facts prints them as JSON too.
+standard error, in one line that says what can be done.  Every command that prints facts prints them as JSON too, and
+then what is wrong as well.
+
+Twisted and rich are imported where they are needed: they take most of the time that a command needs to begin.
 """
 
 from __future__ import annotations
@@ -11,22 +14,22 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
 
+from kmsproto.cli.usage import INTERRUPTED as INTERRUPTED
+from kmsproto.cli.usage import complain, explain_error
+from kmsproto.cli.usage import unwritable as unwritable  # for those who import it from here
 from kmsproto.errors import CatalogError, HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.kms.catalog import Catalog, load_catalog
-from kmsproto.net.client import DEFAULT_TIMEOUT
 from kmsproto.service.catalogs import load
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,8 +47,6 @@ class ExitStatus(IntEnum):
 
 #: Under this name a command takes note that it has printed JSON.
 _PRINTED = "kmsproto.printed"
-#: The status of a command that was interrupted: as shells have it for SIGINT.
-INTERRUPTED = 130
 
 
 def status_of(error: KMSProtoError) -> ExitStatus:
@@ -71,10 +72,10 @@ def _complain(name: str, problem: object, status: int) -> None:
     """
     Write the line, and for a program that reads JSON the same as that, if it was told nothing yet.
     """
-    click.echo(f"{name}: {problem}", err=True)
     context = click.get_current_context(silent=True)
-    if context is not None and context.params.get("as_json") and _PRINTED not in context.meta:
-        emit_json({"problem": str(problem), "status": int(status)})
+    reads_json = context is not None and bool(context.params.get("as_json"))
+    told = context is not None and _PRINTED in context.meta
+    complain(name, problem, status, as_json=reads_json and not told)
 
 
 def _command_name() -> str:
@@ -99,10 +100,21 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
     @param width: Columns, for what is not printed on a terminal.
     """
+    from rich.console import Console
+
     made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if width is not None and not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, emoji=False, width=width)
     return made
+
+
+def react(main: Callable[[Any], Any]) -> None:
+    """
+    Run the reactor until what a function begins is done, as L{twisted.internet.task.react} does.
+    """
+    from twisted.internet import task
+
+    task.react(main)
 
 
 def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
@@ -112,6 +124,8 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
     A L{KMSProtoError} that it raises ends the command with one line; C{SystemExit} with its status.  Ctrl-C and SIGTERM
     cancel it, and end the command as L{INTERRUPTED} says.
     """
+    from twisted.internet.defer import Deferred
+
     name = _command_name()
     interrupted = has_status = False
 
@@ -126,7 +140,7 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
             _complain(name, error, status_of(error))
             raise SystemExit(status_of(error)) from error
         except click.ClickException as error:
-            _complain(name, error.format_message(), error.exit_code)
+            _complain(name, explain_error(error), error.exit_code)
             raise SystemExit(error.exit_code) from error
         except SystemExit:
             has_status = True
@@ -141,7 +155,7 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
             if not interrupted:
                 raise
 
-    def start(reactor: Any) -> Deferred[None]:
+    def start(reactor: Any) -> Any:
         done = Deferred.fromCoroutine(guarded(reactor))
 
         def stop() -> None:
@@ -162,20 +176,6 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
     if interrupted:
         click.echo(f"{name}: interrupted", err=True)
         raise SystemExit(INTERRUPTED)
-
-
-def unwritable(name: str, error: OSError) -> ExitStatus:
-    """
-    Say that the standard output cannot be written, unless its reader has simply gone.
-
-    @return: The status to end with.
-    """
-    if not isinstance(error, BrokenPipeError):
-        click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
-    # Python flushes once more at its end, and would complain.
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitStatus.FAILED
 
 
 def json_option(command: _Command) -> _Command:
@@ -201,6 +201,9 @@ def timeout_option(command: _Command) -> _Command:
     """
     Add C{--timeout}, which arrives as C{timeout}.
     """
+    # Commands that have it need Twisted; the others shall not wait for it.
+    from kmsproto.net.client import DEFAULT_TIMEOUT
+
     return click.option(
         "--timeout",
         type=click.FloatRange(0, 3600, min_open=True),

@@ -101,7 +101,7 @@ class _Job:
     report: Report
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "-?", "--help"]})
 @click.argument("target", type=WhereaboutsType(), required=False)
 @request_options
 @click.option(

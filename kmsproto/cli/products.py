@@ -285,17 +285,23 @@ def products(
     first eight digits of it, or words that the name, its KMS id or its application have somewhere.  A product that is
     the only one to fit, or has exactly that name, is shown in full.
 
-    Exits with status 1 when nothing fits.
+    Exits with status 1 when nothing fits; JSON is then an empty list, and CSV the header alone.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     if show and kind:
         raise click.UsageError("--show shows products; leave --" + kind + " away")
     listing = ROWS[kind or "products"]
-    rows = _filtered(listing.rows(catalog), application, protocol)
+    known = listing.rows(catalog)
+    rows = _filtered(known, application, protocol)
     wanted = " ".join(" ".join(text).split())
     found = _search(listing, rows, wanted) if wanted else rows
     if not found:
+        # What a program reads has the form that it has when something fits.
+        if as_json:
+            emit_json([])
+        elif as_csv:
+            click.echo(_csv(known[:1], []), nl=False)
         fail(_nothing(catalog, listing, wanted, kind))
     in_full = not kind and (show or (bool(wanted) and len(found) == 1))
     if in_full and not as_csv:
@@ -308,7 +314,7 @@ def products(
     elif as_json:
         emit_json(found)
     elif as_csv:
-        click.echo(_csv(found), nl=False)
+        click.echo(_csv(known[:1], found), nl=False)
     else:
         click.echo("\n".join(_table(listing, found)))
 
@@ -425,13 +431,15 @@ def _table(listing: Listing, rows: Sequence[_Row]) -> list[str]:
     return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
 
 
-def _csv(rows: Sequence[_Row]) -> str:
+def _csv(samples: Sequence[_Row], rows: Sequence[_Row]) -> str:
     """
     Write rows as RFC 4180 has it: a header, CRLF; lists have semicolons, and what is not known is empty.
+
+    @param samples: A row that has the names for the header, or none.
     """
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(rows[0])
+    writer.writerows(samples and [list(samples[0])])
     for row in rows:
         writer.writerow(map(_cell, row.values()))
     return file.getvalue()

@@ -66,6 +66,7 @@ ROWS = (
         "TOML too; it extends the products that are built in",
         ("TARGET", "-j", "KMD"),
     ),
+    Row("-?", "shows the help", "--help", "``-h`` too", ("-?",)),
     Row("-e", "shows examples", "--examples", "", ("-e",)),
     Row(
         "-x",

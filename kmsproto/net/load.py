@@ -443,14 +443,15 @@ class Load:
 
     async def _connected(self) -> ActivationClient | None:
         """
-        Connect; a failure counts as that of one request.
+        Connect; a failure counts as that of one request, if one is left that could have been made.
         """
         begun = self._clock.seconds()
         try:
             client = await connect(self._clock, self._endpoint, self._plan.options)
         except KMSProtoError as error:
-            self._taken += 1
-            self._refuse(error, begun)
+            if self._taken < self._plan.requests:
+                self._taken += 1
+                self._refuse(error, begun)
             return None
         self.tally.connections += 1
         return client

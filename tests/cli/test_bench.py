@@ -5,6 +5,7 @@ C{kmsproto bench}: how its command line is read, which hosts it refuses, and wha
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import time
@@ -92,6 +93,20 @@ class ArgumentsTests(SynchronousTestCase):
         self.assertFalse(self.plan("--kept").fresh)
         self.plan("-i", "6")
         self.assertEqual(self.done[-1][1], 6)
+
+    def test_open_files(self) -> None:
+        """
+        More connections than the process may open are refused before anything is asked.
+        """
+        limits = {64: 40, 1024: 256, resource.RLIM_INFINITY: 256}
+        for soft, most in limits.items():
+            self.patch(resource, "getrlimit", lambda which, soft=soft: (soft, soft))
+            self.assertEqual(self.plan("-c", str(most)).connections, most)
+        self.patch(resource, "getrlimit", lambda which: (64, 64))
+        result = self.invoke("kms.example", "-c", "41")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("may open 40 connections, not 41; raise the limit", result.output)
+        self.assertEqual(len(self.done), 3)
 
     def test_duration(self) -> None:
         """
@@ -341,13 +356,23 @@ class ReportTests(SynchronousTestCase):
         ):
             self.assertIn(part, text)
         self.assertNotIn("latency", text)
-        self.assertEqual(made.status, ExitStatus.FAILED)
+        self.assertEqual(
+            report(tally_of(granted=1, failed={"timeout": 1})).status, ExitStatus.FAILED
+        )
 
     def test_nothing(self) -> None:
         """
         A load of which nothing came is no success.
         """
-        self.assertEqual(report(Tally(interrupted=True)).status, ExitStatus.FAILED)
+        self.assertEqual(report(Tally()).status, ExitStatus.FAILED)
+
+    def test_interrupted(self) -> None:
+        """
+        A load that was interrupted ends as shells have it, whatever had come of it.
+        """
+        for tally in (Tally(), tally_of(granted=1), tally_of(failed={"timeout": 1})):
+            tally.interrupted = True
+            self.assertEqual(report(tally).status, 130)
 
     def test_client_is_the_limit(self) -> None:
         """

@@ -77,7 +77,7 @@ class ConfigTests(SynchronousTestCase):
         for arguments in (["--", "--port", "x"], ["--", "--prot"], ["--from-vlmcsd", "/nowhere"]):
             output = self.run_config(*arguments, status=1).output
             self.assertEqual(output.count("\n"), 1)
-            self.assertTrue(output.startswith("Error: "), output)
+            self.assertTrue(output.startswith("main config: "), output)
 
     def test_check(self) -> None:
         """

@@ -791,4 +791,4 @@ class TableTests(ProbeCase):
         No letter of vlmcs is missing.
         """
         letters = {row.option[1] for row in ROWS if row.option[0] == "-" and len(row.option) == 2}
-        self.assertEqual(letters, set("lvxedVasckoKwrnmGTNBtgPp456ij"))
+        self.assertEqual(letters, set("lvxedVasckoKwrnmGTNBtgPp456ij?"))

@@ -120,7 +120,7 @@ class RealHostTests(BenchCase):
             host.wait_for(" granted ")
         process.send_signal(signal.SIGINT)
         output, problems = process.communicate(timeout=PATIENCE)
-        self.assertEqual((process.returncode, problems), (0, ""))
+        self.assertEqual((process.returncode, problems), (130, ""))
         told = json.loads(output)
         self.assertTrue(told["interrupted"])
         self.assertGreaterEqual(told["granted"], 8)
@@ -221,6 +221,8 @@ class NoGoodHostTests(BenchCase):
         self.assertIn("4 with 0xDEADBEEF", met["an HRESULT nobody knows"].stdout)
         self.assertIn("4 with wrong answer (HMAC)", met["wrong proof"].stdout)
         self.assertIn("4 with timeout", met["silence after the bind"].stdout)
+        self.assertIn("4 with fault 0x1C01000B", met["fault for an answer"].stdout)
+        self.assertIn("with connection lost", met["close behind the answer"].stdout)
         self.assertEqual(met["silence"].returncode, 3)
 
     def test_host_that_leaves(self) -> None:

@@ -416,6 +416,21 @@ class FailureTests(LoadCase):
             self.assertAlmostEqual(pauses[0], FIRST_PAUSE, places=2)
             self.assertAlmostEqual(pauses[-1], LONGEST_PAUSE, places=2)
 
+    def test_late_connection(self) -> None:
+        """
+        A connection that fails when no request is left for it is none of the requests that were planned.
+        """
+        late: Deferred[Any] = Deferred()
+        connecting = iter([None, late])
+        endpoint = CountingEndpoint(
+            lambda: self.now, lambda factory: next(connecting) or self.endpoint.connect(factory)
+        )
+        self.begin(3, endpoint, connections=2)
+        self.move(0.1)
+        late.errback(REFUSED)
+        tally = self.end()
+        self.assertEqual((tally.granted, tally.done, tally.failed), (3, 3, {}))
+
     def test_no_tight_loop(self) -> None:
         """
         Many workers without a host do not ask more often than their pauses allow.
