@@ -37,6 +37,12 @@ class HostUnreachableError(KMSProtoError):
     """
 
 
+class ConnectionSpentError(HostUnreachableError):
+    """
+    The host closed a connection behind an answer, as some do with every connection; another one may be answered.
+    """
+
+
 class HostTimeoutError(KMSProtoError):
     """
     The host did not answer in time.

@@ -15,6 +15,7 @@ for echoes of what the client drew.
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
@@ -29,6 +30,7 @@ from tests.hostile_wire import (
     Conversation,
     answer,
     bind_ack,
+    old_answer,
     response,
     serving,
     stub_of_sizes,
@@ -195,6 +197,42 @@ def _flood_of_bind_acks(host: Conversation) -> None:
     host.flood(bind_ack(asked.call_id + 1000, (ACCEPTED,) * asked.contexts) * _FLOOD)
 
 
+def _reset_after_bind(host: Conversation) -> None:
+    host.bind()
+    host.reset()
+
+
+def _half_closed_after_bind(host: Conversation) -> None:
+    host.bind()
+    host.socket.shutdown(socket.SHUT_WR)
+    host.wait()
+
+
+def _reset_for_an_answer(host: Conversation) -> None:
+    host.bind()
+    for _ in host.calls():
+        host.reset()
+        return
+
+
+def _answer_once(host: Conversation) -> None:
+    host.bind()
+    for call in host.calls():
+        host.send(response(call, WHOLE, answer(call)))
+        return
+
+
+def _replay(host: Conversation) -> None:
+    host.bind()
+    for call in host.calls():
+        host.respond(call, old_answer(call))
+
+
+def _vast_alloc_hint(call: Call) -> bytes:
+    data = response(call, WHOLE, answer(call))
+    return data[:16] + b"\xff\xff\xff\xff" + data[20:]
+
+
 def _silent_after_bind(host: Conversation) -> None:
     host.bind()
     host.wait()
@@ -313,6 +351,9 @@ HOSTILE_HOSTS: dict[str, Behaviour] = {
         "sent a PDU of type 11",
     ),
     # The answer to the call.
+    "reset after the bind": Behaviour(_reset_after_bind, _GONE),
+    "half-closed after the bind": Behaviour(_half_closed_after_bind, _GONE),
+    "reset for an answer": Behaviour(_reset_for_an_answer, _GONE),
     "silence after the bind": Behaviour(_silent_after_bind, _LATE_ANSWER, waits=True),
     "half an answer": Behaviour(_half_an_answer, _GONE),
     "answer drips": Behaviour(_drip_answer, _LATE_ANSWER, waits=True),
@@ -347,6 +388,14 @@ HOSTILE_HOSTS: dict[str, Behaviour] = {
         _LATE_ANSWER,
         waits=True,
     ),
+    "fault for an answer": Behaviour(
+        on_call(lambda call: pdu.encode_fault(call.call_id, 0, 0x1C01000B, did_not_execute=True)),
+        "answered with RPC fault 0x1C01000B",
+    ),
+    "answer in version 4": Behaviour(
+        with_stub(lambda call: answer(call, version=4)), _CHECK % "version"
+    ),
+    "replay of an old answer": Behaviour(_replay, _CHECK % "SHA-256"),
     "fragments without a first": Behaviour(
         on_call(lambda call: response(call, PacketFlag.LAST, answer(call))), "out of order"
     ),
@@ -376,6 +425,8 @@ HOSTILE_HOSTS: dict[str, Behaviour] = {
     "ePID that steers a terminal": Behaviour(
         with_epid((STEERING_EPID + "\0").encode("utf-16-le")), "", answers=True
     ),
+    "alloc_hint of 4 GiB": Behaviour(on_call(_vast_alloc_hint), "", answers=True),
+    "close behind the answer": Behaviour(_answer_once, "", answers=True),
     "endless data behind the answer": Behaviour(
         flooding_behind(_endless_answers), "answered call [0-9]+, which was not made", answers=True
     ),

@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.envelopes import (
@@ -345,7 +346,12 @@ def answer_body(request: OpenedRequest, epid: bytes, size: int) -> bytes:
 
 
 def answer(
-    call: Call, *, epid: bytes | None = None, size: int | None = None, damaged: bool = False
+    call: Call,
+    *,
+    epid: bytes | None = None,
+    size: int | None = None,
+    damaged: bool = False,
+    version: int | None = None,
 ) -> bytes:
     """
     Make the stub of an answer that is right in everything but what is asked for here.
@@ -353,15 +359,34 @@ def answer(
     @param epid: Another ePID, as it stands in the answer.
     @param size: Another size than the ePID has.
     @param damaged: Whether the MAC, the hash or the HMAC shall be wrong, in version 4, 5 or 6.
+    @param version: Another protocol version than that of the request.
     """
-    message = ndr.decode_activation_request(
-        call.stub, call.context.transfer_syntax, call.byte_order
-    )
-    request = open_request(message)
+    request = _asked(call)
+    if version is not None:
+        request = request._replace(body=request.body._replace(major_version=version))
     epid = (EPID + "\0").encode("utf-16-le") if epid is None else epid
     clear = answer_body(request, epid, len(epid) if size is None else size)
     payload = _seal(request, clear, bytes((int(damaged),)))
     return ndr.encode_activation_response(payload, call.context.transfer_syntax)
+
+
+def old_answer(call: Call) -> bytes:
+    """
+    Make the stub of an answer that was right for an earlier request of the same version, from somebody else.
+    """
+    asked = _asked(call)
+    earlier = asked.body._replace(client_machine_id=UUID(int=1), client_time=1)
+    request = asked._replace(body=earlier, salt=bytes(len(asked.salt)), iv=bytes(len(asked.iv)))
+    epid = (EPID + "\0").encode("utf-16-le")
+    payload = _seal(request, answer_body(request, epid, len(epid)), b"\0")
+    return ndr.encode_activation_response(payload, call.context.transfer_syntax)
+
+
+def _asked(call: Call) -> OpenedRequest:
+    message = ndr.decode_activation_request(
+        call.stub, call.context.transfer_syntax, call.byte_order
+    )
+    return open_request(message)
 
 
 def _seal(request: OpenedRequest, clear: bytes, damage: bytes) -> bytes:

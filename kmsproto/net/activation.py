@@ -363,6 +363,8 @@ class ClientSession:
         self._scrutiny = Scrutiny() if scrutinize else None
         self._rpc = client.ClientConnection(multiplexed=multiplexed, scrutiny=self._scrutiny)
         self._calls: dict[int, Outcome] = {}
+        #: The association group that the host put the connection into; 0 before the bind.
+        self.association_group = 0
         self._rpc.bind(
             client.offer(KMS_INTERFACE.syntax, ndr64=ndr64, bind_time_features=bind_time_features)
         )
@@ -452,6 +454,8 @@ class ClientSession:
             )
         if isinstance(event, client.ServerMisbehaved):
             return SessionEnded(RemoteProtocolError(event.problem))
+        if isinstance(event, client.BindAccepted):
+            self.association_group = event.ack.association_group
         try:
             _ = self.context
         except ContextRefusedError as error:

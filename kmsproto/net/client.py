@@ -23,7 +23,12 @@ from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEnd
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
+from kmsproto.errors import (
+    ConnectionSpentError,
+    HostTimeoutError,
+    HostUnreachableError,
+    KMSProtoError,
+)
 from kmsproto.findings import Finding
 from kmsproto.kms.envelopes import SALT_LENGTH, OpenedResponse
 from kmsproto.kms.messages import RequestBody
@@ -86,6 +91,7 @@ class ActivationClient(Protocol):
         )
         self._bound: Deferred[None] = Deferred()
         self._calls: dict[int, Deferred[Outcome]] = {}
+        self._answered = False
         self._over: KMSProtoError | None = None
         self._closed: Deferred[None] | None = None
 
@@ -102,6 +108,13 @@ class ActivationClient(Protocol):
         Whether the host granted that calls overlap.
         """
         return self._session.multiplexed
+
+    @property
+    def association_group(self) -> int:
+        """
+        The id of the association group that the host put the connection into; 0 before the bind.
+        """
+        return self._session.association_group
 
     def wait_until_bound(self) -> Deferred[None]:
         """
@@ -176,7 +189,13 @@ class ActivationClient(Protocol):
         """
         Tell everybody who waits.
         """
-        self._give_up(HostUnreachableError("the host closed the connection before it answered"))
+        self._give_up(
+            ConnectionSpentError(
+                "the host closed the connection behind an answer; ask on a fresh connection each time"
+            )
+            if self._answered
+            else HostUnreachableError("the host closed the connection before it answered")
+        )
         if self._closed is not None and not self._closed.called:
             self._closed.callback(None)
 
@@ -187,6 +206,7 @@ class ActivationClient(Protocol):
 
     def _handle(self, event: ClientEvent) -> None:
         if isinstance(event, Activated | NotActivated):
+            self._answered = True
             self._calls.pop(event.call_id).callback(event.outcome)
         elif isinstance(event, Bound):
             self._bound.callback(None)

@@ -3,7 +3,8 @@ Asking a host several times, as a plan says: how often, how many at a time, on o
 
 The plan is carried out until it is done, until its owner has seen enough, or until there is no host to talk to any
 more: a request that was refused or answered badly is a result like any other, but when a connection cannot be made or
-ends early, those that would follow are not made.
+ends early, those that would follow are not made.  A host may end a connection behind an answer, though, and some end
+every connection so: what is still to be asked then has a connection for each.
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from kmsproto.findings import Finding
+from kmsproto.errors import ConnectionSpentError
+from kmsproto.findings import Finding, Severity
 from kmsproto.kms.messages import RequestBody
 from kmsproto.net.activation import Outcome
 from kmsproto.net.client import ActivationClient, ClientOptions, connect
 
 #: Distinct findings that are kept at most.
 MAX_FINDINGS = 64
+_SHARED_GROUP = Finding(
+    "3.3",
+    Severity.ERROR,
+    "two connections that are open at the same time have the same association group, though each asked for a new one",
+    "C706 12.6.4.4, MS-RPCE 3.3.1.5.7",
+)
+_SPENT = Finding(
+    "12",
+    Severity.NOTE,
+    "the host ends a connection behind an answer, so each request had a connection of its own",
+    "no standard",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,10 @@ class Probing:
         self._report = report
         self._next = 0
         self._stopped = False
+        self._fresh = plan.fresh
         self._found: dict[object, Finding] = {}
+        #: The association groups of the connections that are open.
+        self._groups: list[int] = []
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -104,9 +121,7 @@ class Probing:
             number = self._next
             self._next += 1
             try:
-                outcome = await (
-                    self._ask_freshly(number) if shared is None else self._ask(shared, number)
-                )
+                outcome = await self._ask_somehow(shared, number)
             except BaseException:
                 self._stopped = True
                 raise
@@ -114,15 +129,31 @@ class Probing:
             if plan.enough(outcome):
                 self._stopped = True
 
+    async def _ask_somehow(self, shared: ActivationClient | None, number: int) -> Outcome:
+        if shared is not None and not self._fresh:
+            try:
+                return await self._ask(shared, number)
+            except ConnectionSpentError:
+                self._fresh = True
+                self._find(_SPENT)
+        return await self._ask_freshly(number)
+
     def _ask(self, client: ActivationClient, number: int) -> Deferred[Outcome]:
         return client.ask(self._plan.make_body(number))
 
     async def _ask_freshly(self, number: int) -> Outcome:
         client = await self._connected()
+        group = client.association_group
+        # That it is 0 is a finding of its own.
+        if group and group in self._groups:
+            self._find(_SHARED_GROUP)
+        self._groups.append(group)
         try:
             return await self._ask(client, number)
         finally:
             self._look_at(client)
+            # Before it is closed, for the host may give the id to another as soon as it sees that.
+            self._groups.remove(group)
             await client.close()
 
     def _connected(self) -> Deferred[ActivationClient]:
@@ -130,8 +161,11 @@ class Probing:
 
     def _look_at(self, client: ActivationClient) -> None:
         for finding in client.findings:
-            if len(self._found) < MAX_FINDINGS:
-                self._found.setdefault(finding.kind, finding)
+            self._find(finding)
+
+    def _find(self, finding: Finding) -> None:
+        if len(self._found) < MAX_FINDINGS:
+            self._found.setdefault(finding.kind, finding)
 
 
 async def _all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:

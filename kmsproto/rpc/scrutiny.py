@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from kmsproto.errors import RemoteProtocolError
 from kmsproto.findings import Finding, Severity
 from kmsproto.rpc import pdu
-from kmsproto.rpc.ndr import decode_activation_response
+from kmsproto.rpc.ndr import FIRST_REFERENT, decode_activation_response
 from kmsproto.rpc.numbers import (
     MAX_FRAGMENT,
     MUST_RECEIVE_FRAGMENT,
@@ -346,14 +346,22 @@ def examine_activation_response(
         yield Finding(
             "response stub", _NOTE, "the bytes that align the pointer are not zero", "C706 14.2.2"
         )
-    if payload and hresult:
+    referent = int.from_bytes(stub[word : 2 * word], "little" if byte_order == "<" else "big")
+    if referent and hresult:
         yield Finding(
             "response stub",
             _WARNING,
             f"a response came together with the HRESULT 0x{hresult:08X}",
             'KMS messages: "What a host answers"',
         )
-    if any(stub[word : 2 * word]):
+    if referent not in (0, FIRST_REFERENT):
+        yield Finding(
+            "response stub",
+            _NOTE,
+            f"the referent id of the response is 0x{referent:08X}, where Windows has 0x{FIRST_REFERENT:08X}",
+            "C706 14.3.12",
+        )
+    if referent:
         end = 3 * word + len(payload)
         gap = stub[end : end + -end % 4]
         needed = end + len(gap) + 4

@@ -48,6 +48,24 @@ class EndTests(ClientCase):
         self.assertFails(asked, HostUnreachableError)
         self.successResultOf(closed)
 
+    def test_host_that_answers_once(self) -> None:
+        """
+        A host that closes behind an answer is told apart from one that never gives any.
+        """
+        client = self.connected()
+        first = client.activate(body())
+        self.flush()
+        self.successResultOf(first)
+        second = client.activate(body())
+        client.connectionLost()
+        problem = self.failureResultOf(second, HostUnreachableError).value
+        self.assertIn("closed the connection behind an answer; ask on a fresh", str(problem))
+        client = self.connected()
+        asked = client.activate(body())
+        client.connectionLost()
+        problem = self.failureResultOf(asked, HostUnreachableError).value
+        self.assertIn("closed the connection before it answered", str(problem))
+
     def test_close_takes_too_long(self) -> None:
         """
         A connection that does not close in time is cut off.

@@ -15,13 +15,15 @@ from kmsproto.errors import (
     HostTimeoutError,
     HostUnreachableError,
 )
+from kmsproto.findings import Severity
 from kmsproto.kms.messages import RequestBody
 from kmsproto.net.activation import Outcome
 from kmsproto.net.client import ClientOptions
 from kmsproto.net.probing import Plan, Probing
+from kmsproto.net.server import Limits
 from kmsproto.rpc import pdu
 from kmsproto.rpc.numbers import WHOLE, ContextResult, FaultStatus, PacketFlag, PacketType
-from tests.net.client_wiring import ClientCase, OddHost, ScriptedHost, UnreachableEndpoint
+from tests.net.client_wiring import ADDRESS, ClientCase, OddHost, ScriptedHost, UnreachableEndpoint
 from tests.net.wiring import body
 
 
@@ -207,7 +209,8 @@ class ProbingTests(ClientCase):
 
     def test_lost(self) -> None:
         """
-        When the host hangs up, the requests that would follow are not made, and what it had answered stands.
+        When the host hangs up, and on the next connection too, the requests that would follow are not made, and what it
+        had answered stands.
         """
         answered: list[bytes] = []
         hosts: list[OddHost] = []
@@ -227,7 +230,7 @@ class ProbingTests(ClientCase):
         running = self.begin(self.probing(Plan(9, self.make_body)))
         self.failureResultOf(running, HostUnreachableError)
         self.assertEqual(len(self.reported), 2)
-        self.assertEqual(self.made, [0, 1, 2])
+        self.assertEqual(self.made, [0, 1, 2, 2])
 
     def test_no_rpc(self) -> None:
         """
@@ -252,6 +255,46 @@ class ProbingTests(ClientCase):
                 probing = self.probing(plan, **options)
                 self.successResultOf(self.begin(probing))
                 self.assertEqual(list(probing.findings), [])
+
+    def test_spent_connections(self) -> None:
+        """
+        A host that ends each connection behind an answer is asked on a fresh one each time, which is noted.
+        """
+        # What is there when the host ends a connection is answered before.
+        for at_once, connections in ((1, 6), (3, 4)):
+            self.reported.clear()
+            self.factory = self.make_factory(limits=Limits(disconnect_after_call=True))
+            self.use(lambda: self.factory.buildProtocol(ADDRESS))
+            probing = self.probing(Plan(6, self.make_body, at_once=at_once))
+            self.successResultOf(self.begin(probing))
+            self.assertEqual(sorted(number for number, _ in self.reported), [0, 1, 2, 3, 4, 5])
+            self.assertTrue(all(outcome.error is None for _, outcome in self.reported))
+            self.assertEqual(
+                [(each.rule, each.severity) for each in probing.findings], [("12", Severity.NOTE)]
+            )
+            self.assertEqual(len(self.endpoint.pumps), connections)
+            self.assertClosed()
+
+    def test_shared_groups(self) -> None:
+        """
+        Connections that are open at the same time have association groups of their own, or it is told; those that are
+        open one after the other may have the same.
+        """
+        honest = self.probing(Plan(4, self.make_body, fresh=True, at_once=4))
+        self.successResultOf(self.begin(honest))
+        self.assertEqual(list(honest.findings), [])
+        # Each of these connections has a server of its own, so that they all begin with the same id.
+        self.use(lambda: OddHost(lambda call: None))
+        odd = self.probing(Plan(2, self.make_body, fresh=True, at_once=2))
+        running = self.begin(odd)
+        self.assertEqual([each.rule for each in odd.findings], ["3.3"])
+        self.clock.advance(10)
+        self.flush()
+        self.failureResultOf(running, HostTimeoutError)
+        self.use(lambda: OddHost(lambda call: b""))
+        one_by_one = self.probing(Plan(2, self.make_body, fresh=True))
+        self.successResultOf(self.begin(one_by_one))
+        self.assertNotIn("3.3", [each.rule for each in one_by_one.findings])
 
     def test_findings(self) -> None:
         """

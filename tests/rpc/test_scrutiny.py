@@ -452,6 +452,13 @@ class ResponseTests(ScrutinyCase):
             both = encode_activation_response(b"x" * 4, syntax)[:-4] + pack("<I", 0xC004F042)
             (found,) = examine_activation_response(both, syntax, "<")
             self.assertIn("HRESULT 0xC004F042", found.problem)
+            both = encode_activation_response(b"", syntax)[:-4] + pack("<I", 0xC004F042)
+            (found,) = examine_activation_response(both, syntax, "<")
+            self.assertIn("HRESULT 0xC004F042", found.problem)
+            place = 10 if syntax == NDR64 else 6
+            other = changed(encode_activation_response(b"x" * 4, syntax), place, 3)
+            (found,) = examine_activation_response(other, syntax, "<")
+            self.assertIn("is 0x00030000, where Windows has 0x00020000", found.problem)
             stub = encode_activation_response(b"x" * 5, syntax)
             (found,) = examine_activation_response(changed(stub, len(stub) - 5, 1), syntax, "<")
             self.assertIn("align the HRESULT", found.problem)
