@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from kmsproto.net.server import HostFactory
 from kmsproto.service.journal import Journal
 from kmsproto.service.logs import JournalledService
-from kmsproto.service.signals import HangUp, Impatience
+from kmsproto.service.signals import HangUp, Impatience, taken
 from kmsproto.service.startup import StartupError
 
 #: Open files that a process needs beside its connections.
@@ -160,7 +160,8 @@ class HostService(JournalledService):
         @raise StartupError: If one cannot be opened.
         """
         allow_descriptors(self.factory.limits.max_connections, self._log)
-        self._listener.open(self.factory)
+        with taken(self._hang_up):
+            self._listener.open(self.factory)
 
     def startService(self) -> None:
         """
@@ -169,8 +170,6 @@ class HostService(JournalledService):
         super().startService()  # type: ignore[no-untyped-call]
         if not self._listener.listening:
             self.privilegedStartService()
-        if self._hang_up is not None:
-            self._hang_up.take()
         if self._impatience is not None:
             self._impatience.watch()
 

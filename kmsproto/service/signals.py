@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -47,6 +48,25 @@ class HangUp:
         handler, self._handler = self._handler, None
         if handler is not None and signal.getsignal(signal.SIGHUP) is handler:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@contextmanager
+def taken(hang_up: HangUp | None) -> Iterator[None]:
+    """
+    Take the signal before the sockets are opened, and give it back if that fails.
+
+    Who reads in the log that the host listens may send it, and the reactor does not run yet: it would end the host.
+
+    @param hang_up: What takes it, if anything shall.
+    """
+    if hang_up is not None:
+        hang_up.take()
+    try:
+        yield
+    except BaseException:
+        if hang_up is not None:
+            hang_up.give_back()
+        raise
 
 
 class Impatience:

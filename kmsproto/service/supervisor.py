@@ -37,7 +37,7 @@ from kmsproto.service.journal import Journal
 from kmsproto.service.listener import Listener
 from kmsproto.service.logs import JournalledService, relay
 from kmsproto.service.sharing import open_shared
-from kmsproto.service.signals import HangUp, Impatience
+from kmsproto.service.signals import HangUp, Impatience, taken
 from kmsproto.service.startup import StartupError
 from kmsproto.service.workers import Worker
 
@@ -159,7 +159,8 @@ class SupervisorService(JournalledService):
 
         @raise StartupError: If one cannot be opened, or cannot be shared.
         """
-        self._sockets = open_shared(self._listener, self._count)
+        with taken(self._hang_up):
+            self._sockets = open_shared(self._listener, self._count)
 
     def startService(self) -> None:
         """
@@ -206,7 +207,6 @@ class SupervisorService(JournalledService):
         if self._started or not self.running:
             return
         self._started = True
-        self._hang_up.take()
         for worker in self.workers:
             worker.start()
 

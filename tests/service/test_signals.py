@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.service.signals import HangUp, Impatience
+from kmsproto.service.signals import HangUp, Impatience, taken
 
 
 class Reactor(MemoryReactorClock):
@@ -113,6 +113,18 @@ class HangUpTests(SynchronousTestCase):
         thread = threading.Thread(target=self.hang_up.take)
         thread.start()
         thread.join()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    def test_while_opening(self) -> None:
+        """
+        It is taken before the sockets are opened, and given back if they cannot be.
+        """
+        with taken(self.hang_up), taken(None):
+            os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(self.calls, ["called"])
+        self.assertNotEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+        with self.assertRaises(KeyError), taken(self.hang_up), taken(None):
+            raise KeyError
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
 
 
