@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kmsproto.cli.decode_report import JsonReport, ListReport, Report, TextReport
-from kmsproto.cli.output import ExitStatus, catalog_option, console, fail
+from kmsproto.cli.output import ExitStatus, catalog_option, console
+from kmsproto.cli.usage import INTERRUPTED
 from kmsproto.decode.captures import ByteSource, CaptureError
 from kmsproto.decode.decoder import Counts, Decoder, Format
 from kmsproto.kms.catalog import Catalog
@@ -84,19 +85,29 @@ class _Input:
             signal.signal(signal.SIGINT, before)
 
 
-def _open(name: str) -> BinaryIO:
+def _fail(report: Report, problem: str, status: ExitStatus = ExitStatus.FAILED) -> NoReturn:
+    """
+    End with one line on the standard error, and the same for whoever reads the report as JSON.
+    """
+    report.fail(problem, status)
+    sys.stdout.flush()
+    click.echo(f"{click.get_current_context().command_path}: {problem}", err=True)
+    raise SystemExit(status)
+
+
+def _open(name: str, report: Report) -> BinaryIO:
     """
     Open what is to be read.
     """
     if name == "-":
         if sys.stdin is None:
-            fail("the standard input is closed; name a file", ExitStatus.USAGE)
+            _fail(report, "the standard input is closed; name a file", ExitStatus.USAGE)
         return sys.stdin.buffer
     try:
         return Path(name).open("rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        fail(f"{name}: cannot be read: {reason}", ExitStatus.USAGE)
+        _fail(report, f"{name}: cannot be read: {reason}", ExitStatus.USAGE)
 
 
 @contextmanager
@@ -196,7 +207,11 @@ def _nothing_found(counts: Counts) -> str:
     help="Print JSON: one document in each line; the last one has the counts.",
 )
 @click.option("--errors-only", is_flag=True, help="Show only what is wrong, or was not granted.")
-@click.option("--live", is_flag=True, help="Hand every line on at once.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Hand every line on at once; that the input ends in the middle of a packet is no problem.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Do not count at the end.")
 @catalog_option
 def decode(
@@ -217,7 +232,7 @@ def decode(
     bytes: PDUs of DCE/RPC, or a KMS request or response alone.  Without FILE, or with -, the standard input is read.
 
     Requests are opened, and answers verified as a client does it.  The status is 0 if all that was found is right, and
-    1 if something is wrong or there is no KMS in it.
+    1 if something is wrong, the capture is damaged or cut, or there is no KMS in it; 130 if it is stopped with Ctrl-C.
 
     With --summary the words of a line are: time, client, host, protocol version, product, client machine id,
     workstation, result, count of clients, ePID, and how many checks of the answer passed.
@@ -228,17 +243,18 @@ def decode(
     else:
         kind = ListReport if summary else TextReport
         report = kind(catalog, errors_only=errors_only, live=live)
-    with _open(file) as opened:
+    interrupted = False
+    with _open(file, report) as opened:
         source = _Input(opened)
-        decoder = Decoder(ByteSource(source), Format(form), frozenset(ports) or None)
+        decoder = Decoder(ByteSource(source), Format(form), frozenset(ports) or None, live=live)
         try:
             with source.stoppable(), _watched(source, _size(opened)):
                 for event in decoder.events():
                     report.add(event)
         except CaptureError as error:
-            sys.stdout.flush()
-            fail(f"{'standard input' if file == '-' else file}: {error}")
+            _fail(report, f"{'standard input' if file == '-' else file}: {error}")
         except KeyboardInterrupt:
+            interrupted = True
             click.echo(err=True)
             for event in decoder.give_up():
                 report.add(event)
@@ -247,8 +263,11 @@ def decode(
     sys.stdout.flush()
     for note in counts.notes:
         click.echo(f"note: {note}", err=True)
-    if not counts.calls and not counts.other_pdus:
-        fail(_nothing_found(counts))
+    if not interrupted and not counts.calls and not counts.other_pdus:
+        _fail(report, _nothing_found(counts))
     if not quiet:
         click.echo(describe_counts(counts), err=True)
+    if interrupted:
+        click.echo(f"{click.get_current_context().command_path}: interrupted", err=True)
+        raise SystemExit(INTERRUPTED)
     raise SystemExit(ExitStatus.FAILED if counts.problems else ExitStatus.OK)

@@ -74,6 +74,14 @@ class Report(ABC):
         """
         del counts
 
+    def fail(self, problem: str, status: int) -> None:
+        """
+        Tell a program what people are told on the standard error: why there is nothing to report.
+
+        @param status: The exit status.
+        """
+        del problem, status
+
 
 def _is_error(event: Event) -> bool:
     if problems_of(event):
@@ -204,6 +212,12 @@ class JsonReport(Report):
         Print the counts.
         """
         self._print({"type": "counts"} | counts.to_json())
+
+    def fail(self, problem: str, status: int) -> None:
+        """
+        Print why there is nothing to report.
+        """
+        self._print({"type": "error", "problem": problem, "status": status})
 
     def _print(self, document: dict[str, object]) -> None:
         # Escapes are for whoever looks at it on a terminal: names are chosen by peers.

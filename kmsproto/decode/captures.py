@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from dpkt import dpkt, pcap, pcapng
 
@@ -25,6 +25,12 @@ from kmsproto.errors import KMSProtoError
 
 #: Bytes that a frame has at most (libpcap's own limit), and a block of pcapng.
 MAX_FRAME, MAX_BLOCK = 262_144, 16 * 1024 * 1024
+#: The block of pcapng in which whoever captured counts, and its options for frames that were lost: for want of room,
+#: and in the system.
+_STATISTICS = 5
+_DROPPED = frozenset({5, 7})
+#: What such an option is if nobody knows.
+_UNKNOWN = 2**64 - 1
 #: Interfaces that a section of pcapng has at most.
 MAX_INTERFACES = 4096
 #: Bytes that are asked for at once.
@@ -150,11 +156,22 @@ class Capture:
 
     @param source: What it is read from.
     @ivar problem: Why there are no more frames, if the reason is not simply its end.
+    @ivar is_cut: Whether that is only because it ends in the middle of something.
     """
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self.problem = ""
+        self.is_cut = False
+        self._sections_dropped = 0
+        self._section: _Section | None = None
+
+    @property
+    def dropped(self) -> int:
+        """
+        How many frames are not in it because whoever captured was too slow, as far as that was noted down.
+        """
+        return self._sections_dropped + (self._section.dropped if self._section else 0)
 
     @staticmethod
     def recognizes(start: bytes) -> bool:
@@ -181,7 +198,18 @@ class Capture:
         return self._read_frames(_VARIANTS[start])
 
     def _stop(self, problem: str) -> None:
-        self.problem = f"{problem} (at byte {self._source.position})"
+        self.problem = (
+            f"{problem}, and what follows cannot be read (at byte {self._source.position})"
+        )
+
+    def _cut(self, where: str) -> None:
+        """
+        Take note that it ends where it cannot.
+        """
+        start = self._source.position
+        left = len(self._source.buffer) - self._source.offset
+        self.problem = f"the capture ends {where}: its last {left} bytes are lost (at byte {start})"
+        self.is_cut = True
 
     def _read_frames(self, variant: _Variant) -> Iterator[Frame]:
         """
@@ -190,7 +218,8 @@ class Capture:
         source = self._source
         head = source.take(_FILE_HEADER_LENGTH)
         if len(head) < _FILE_HEADER_LENGTH:
-            self._stop("the capture ends within its header")
+            self.problem = f"the capture ends within its header, after {len(head)} bytes"
+            self.is_cut = True
             return
         header = (pcap.LEFileHdr if variant.order == "<" else pcap.FileHdr)(head)
         # What stands above the lower half tells about checksums at the end of frames.
@@ -220,7 +249,7 @@ class Capture:
             if offset + length <= end:
                 needed = length + size
         if source.peek(1):
-            self._stop("the capture ends in the middle of a frame")
+            self._cut("in the middle of a frame")
 
     def _read_blocks(self) -> Iterator[Frame]:
         """
@@ -232,10 +261,13 @@ class Capture:
             head = source.peek(12)
             if head[:4] == _SECTION:
                 order = _BYTE_ORDERS.get(head[8:12], "")
+                if len(head) < 12:
+                    break
                 if not order:
-                    self._stop("a section has no byte order: the capture is damaged or cut")
+                    self._stop("a section has no byte order: the capture is damaged")
                     return
-                section = _Section(order)
+                self._sections_dropped = self.dropped
+                section = self._section = _Section(order)
             if len(head) < 12:
                 break
             kind, length = section.head.unpack_from(head)
@@ -256,7 +288,7 @@ class Capture:
             if frame is not None:
                 yield frame
         if source.peek(1):
-            self._stop("the capture ends in the middle of a block")
+            self._cut("in the middle of a block")
 
 
 class _DamageError(KMSProtoError):
@@ -292,7 +324,17 @@ class _Section:
         self._enhanced = Struct(order + "IIIII")
         self._old = Struct(order + "HHIIII")
         self._number = Struct(order + "I")
+        self._option = Struct(order + "HH")
         self._interfaces: list[_Interface] = []
+        #: Frames that were lost, by the interface.
+        self._lost: dict[int, int] = {}
+
+    @property
+    def dropped(self) -> int:
+        """
+        How many frames were lost at all interfaces.
+        """
+        return sum(self._lost.values())
 
     def read(self, kind: int, block: bytes) -> Frame | None:
         """
@@ -314,7 +356,27 @@ class _Section:
             snap_length = self._interfaces[0].snap_length if self._interfaces else 0
             size = min(size, len(block) - 16, snap_length or size)
             return self._frame(block, 12, size, 0, None)
+        elif kind == _STATISTICS and len(block) >= 24:
+            self._count_lost(block)
         return None
+
+    def _count_lost(self, block: bytes) -> None:
+        """
+        Take note of how many frames were lost so far.  Options that make no sense are no matter.
+        """
+        (number,) = self._number.unpack_from(block, 8)
+        lost, at, end = 0, 20, len(block) - 4
+        while at + 4 <= end:
+            code, length = self._option.unpack_from(block, at)
+            if not code:
+                break
+            if code in _DROPPED and length == 8 and at + 12 <= end:
+                order: Literal["little", "big"] = "little" if self._order == "<" else "big"
+                value = int.from_bytes(block[at + 4 : at + 12], order)
+                lost += value if value != _UNKNOWN else 0
+            at += 4 + length + -length % 4
+        if number < len(self._interfaces):
+            self._lost[number] = lost
 
     def _frame(self, block: bytes, start: int, size: int, number: int, ticks: int | None) -> Frame:
         if number >= len(self._interfaces):

@@ -24,7 +24,7 @@ from kmsproto.decode.dumps import (
     read_all,
     split_messages,
 )
-from kmsproto.decode.events import CallSeen, Event, Outcome, PDUSeen, Remark
+from kmsproto.decode.events import CallSeen, Conversation, Event, Outcome, PDUSeen, Remark
 from kmsproto.decode.frames import LIKELY_LINKS, FrameReader, Segment, endpoints
 from kmsproto.decode.reassembly import Reassembler
 
@@ -98,6 +98,7 @@ class Decoder:
     @param form: What it is.
     @param ports: Only connections to or from one of these ports count, and all that is on them is told; L{None}: all
         connections that have to do with KMS.
+    @param live: Whether it may end anywhere, because whoever makes it is stopped at some time.
     """
 
     def __init__(
@@ -105,10 +106,13 @@ class Decoder:
         source: ByteSource,
         form: Format = Format.AUTO,
         ports: frozenset[int] | None = None,
+        *,
+        live: bool = False,
     ) -> None:
         self._source = source
         self._form = form
         self._ports = ports
+        self._live = live
         self._tally = Tally()
         self._frames = FrameReader(ports)
         self._reassembler: Reassembler[Event] = Reassembler(self._open_reader)
@@ -209,8 +213,15 @@ class Decoder:
             if segment is not None:
                 yield from add(segment, time)
         yield from self._reassembler.finish()
-        if capture.problem:
+        if capture.problem and capture.is_cut and self._live:
             self._notes.append(capture.problem)
+        elif capture.problem:
+            yield Remark(Conversation(), 0, capture.problem, True)
+        if capture.dropped:
+            self._notes.append(
+                f"{capture.dropped} packets are missing: whoever captured was too slow;"
+                " a filter (port 1688) or a larger buffer (tcpdump -B) helps"
+            )
         if self._frames.partial:
             self._notes.append(
                 f"{self._frames.partial} packets were not captured whole;"

@@ -6,6 +6,8 @@ header that does is looked for.  Who is the client shows in what is sent: only c
 contexts that are agreed on tell in which transfer syntax calls are; where the agreement was not seen, whichever syntax
 fits is taken.  The messages of KMS in the calls are opened and verified as host and client do it.
 
+A load balancer may put a header of the PROXY protocol before all that; it is told and cut off.
+
 Most connections are none of ours.  One whose first bytes are not DCE/RPC, or whose bind asks for other interfaces, is
 not wanted, and nothing more is kept of it.
 
@@ -16,7 +18,7 @@ versions 4, 5 and 6".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,6 +26,7 @@ from kmsproto.decode.activation import is_activation, read_call
 from kmsproto.decode.calls import CallTable, OpenCall
 from kmsproto.decode.events import Conversation, Event, PDUSeen, Remark
 from kmsproto.decode.layouts import KMS_INTERFACE
+from kmsproto.decode.preambles import name_protocol, read_preamble
 from kmsproto.rpc import pdu
 from kmsproto.rpc.numbers import ContextResult, PacketType
 from kmsproto.rpc.pdu import (
@@ -142,6 +145,8 @@ class RPCReader:
         self._is_rpc = one_stream
         self._streams = (PDUStream(), PDUStream())
         self._synchronized = [not midstream, not midstream]
+        #: Whether it is clear what a direction begins with.
+        self._begun = [one_stream, one_stream]
         self._midstream = midstream
         self._tries = MAX_TRIES if midstream else 1
         self._skipped = [0, 0]
@@ -156,7 +161,7 @@ class RPCReader:
         self._calls = CallTable()
         self._calls.lossy = midstream
         #: What was seen while it was not clear whether it is of interest.
-        self._undecided: list[PDUSeen] = []
+        self._undecided: list[PDUSeen | Remark] = []
 
     @property
     def held(self) -> int:
@@ -172,7 +177,7 @@ class RPCReader:
             + len(second.unused)
             + self._calls.held
             + elements * _ELEMENT_COST
-            + sum(len(seen.data) for seen in self._undecided)
+            + sum(len(seen.data) for seen in self._undecided if isinstance(seen, PDUSeen))
         )
 
     def received(self, direction: int, data: bytes, lost: int, time: int) -> Iterator[Event]:
@@ -180,17 +185,30 @@ class RPCReader:
         Take the next bytes of a direction.
 
         @param direction: 0 or 1; in a dump 0.
+        @param data: What came; nothing if all that is to be told is that bytes are missing.
         @param lost: How many bytes before them are missing.
         @param time: When they came, in nanoseconds.
         """
         if lost and self._is_rpc:
             yield from self._interrupt(direction, lost, time)
         stream = self._streams[direction]
-        if not self._is_rpc and not self._recognize(direction, stream, data):
-            if not self.wanted and self._interesting:
-                text = f"this is not DCE/RPC: it begins with {data[:16].hex()}"
-                yield self._remark(text, time, is_problem=not self._midstream)
+        if lost:
+            self._begun[direction] = True
+        elif not self._begun[direction]:
+            data = yield from self._strip(direction, stream, data, time)
+        if not data:
             return
+        if not self._is_rpc:
+            start = bytes(stream.unused) + data[: pdu.HEADER_LENGTH]
+            if not self._recognize(direction, stream, start):
+                if not self.wanted and self._interesting:
+                    begin = (
+                        f"this is not DCE/RPC: it begins with {start[: pdu.HEADER_LENGTH].hex()}"
+                    )
+                    name = name_protocol(start)
+                    text = f"{begin}, as {name} does" if name else begin
+                    yield self._remark(text, time, is_problem=not self._midstream)
+                return
         stream.feed(data)
         yield from self._cut(direction, stream, time)
         if not self._one_stream:
@@ -213,12 +231,17 @@ class RPCReader:
         yield from self.paused()
         for direction, stream in enumerate(self._streams):
             left = len(stream.unused)
-            if self._synchronized[direction] and left and self._is_rpc and self._interesting:
+            if left and self._interesting and not self._begun[direction]:
+                text = f"the PROXY header is not complete: there are {left} bytes of it"
+                yield self._remark(text, 0, is_problem=False)
+                continue
+            incomplete = self._synchronized[direction] and left and self._interesting
+            if not incomplete:
+                self._skipped[direction] += left
+            yield from self._report_skipped(direction, 0)
+            if incomplete:
                 text = f"the last PDU is not complete: there are {left} bytes of it"
                 yield self._remark(text, 0, is_problem=False)
-            else:
-                self._skipped[direction] += left
-                yield from self._report_skipped(direction, 0)
 
     @property
     def _conversation(self) -> Conversation:
@@ -235,13 +258,36 @@ class RPCReader:
     def _remark(self, text: str, time: int, *, is_problem: bool = True) -> Remark:
         return Remark(self._conversation, time, text, is_problem)
 
-    def _recognize(self, direction: int, stream: PDUStream, data: bytes) -> bool:
+    def _strip(
+        self, direction: int, stream: PDUStream, data: bytes, time: int
+    ) -> Generator[Event, None, bytes]:
+        """
+        Cut off what a proxy put before the first bytes of a direction.
+
+        @return: What is left and can be read.
+        """
+        start = bytes(stream.unused) + data
+        preamble = read_preamble(start)
+        stream.clear()
+        if preamble is not None and not preamble.length:
+            stream.feed(start)
+            return b""
+        self._begun[direction] = True
+        if preamble is None:
+            return start
+        named = f"the client {preamble.client}" if preamble.client else "no client"
+        yield from self._mention(
+            Remark(Conversation(), time, f"a PROXY header names {named}", is_problem=False)
+        )
+        return start[preamble.length :]
+
+    def _recognize(self, direction: int, stream: PDUStream, start: bytes) -> bool:
         """
         Find out whether it is DCE/RPC at all.
 
+        @param start: The first bytes.
         @return: Whether it may be, so that the bytes are to be read.
         """
-        start = bytes(stream.unused) + data[: pdu.HEADER_LENGTH]
         # Where RPC is expected, a header may be wrong in ways that show elsewhere.
         begins_well = start.startswith(_START) and self._interesting and not self._midstream
         if begins_well or may_be_header(start):
@@ -378,18 +424,28 @@ class RPCReader:
         """
         Tell a PDU, once it is clear that the connection is of interest.
         """
-        seen = PDUSeen(
-            self._conversation if self._interesting else Conversation(),
-            time,
-            sender,
-            header,
-            data,
-            (problem,) if problem else (),
+        problems = (problem,) if problem else ()
+        yield from self._mention(
+            PDUSeen(Conversation(), time, sender, header, data, problems),
         )
+
+    def _mention(self, seen: PDUSeen | Remark) -> Iterator[Event]:
+        """
+        Tell something, once it is clear that the connection is of interest.
+        """
         if self._interesting:
-            yield seen
+            yield from self._tell_undecided()
+            yield replace(seen, conversation=self._conversation)
         elif len(self._undecided) < MAX_OFFERS:
             self._undecided.append(seen)
+
+    def _tell_undecided(self) -> Iterator[Event]:
+        """
+        Tell what was seen before it was clear that the connection is of interest.
+        """
+        for earlier in self._undecided:
+            yield replace(earlier, conversation=self._conversation)
+        self._undecided.clear()
 
     def _take_offer(self, header: Header, bind: Bind) -> None:
         key = header.call_id, header.packet_type == PacketType.ALTER_CONTEXT
@@ -465,9 +521,7 @@ class RPCReader:
                 self.wanted = self.wanted and call.request is None
                 return
             self._interesting = True
-            for earlier in self._undecided:
-                yield replace(earlier, conversation=self._conversation)
-            self._undecided.clear()
+        yield from self._tell_undecided()
         yield replace(seen, conversation=self._conversation)
 
 

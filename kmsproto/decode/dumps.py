@@ -2,9 +2,9 @@
 Dumps: PDUs or messages as raw bytes, or written in hexadecimal by one of the usual programs.
 
 A hexadecimal dump is read line by line, whoever made it: C{xxd}, C{hexdump -C}, C{od -A x -t x1}, Wireshark and
-tshark, or a hand that wrote digits and nothing else.  What is an offset, what is bytes and what is the same once more
-as text shows in the line itself.  An offset that begins at zero again begins another piece; lines that are indented,
-as those of the second side in a stream that Wireshark follows, are pieces of their own.
+tshark, C{tcpdump -xx}, or a hand that wrote digits and nothing else.  What is an offset, what is bytes and what is the
+same once more as text shows in the line itself.  An offset that begins at zero again begins another piece; lines that
+are indented, as those of the second side in a stream that Wireshark follows, are pieces of their own.
 
 What the bytes are shows in how they begin: PDUs of DCE/RPC, a message of KMS without anything around it, or a frame
 from a network.
@@ -20,6 +20,13 @@ from dataclasses import dataclass, field
 from kmsproto.decode.activation import is_response
 from kmsproto.decode.captures import ByteSource, CaptureError
 from kmsproto.decode.dissection import may_be_header
+from kmsproto.decode.notations import (
+    has_mark,
+    read_arrays,
+    read_base64,
+    read_literals,
+    read_text,
+)
 from kmsproto.kms.envelopes import REQUEST_LENGTHS, VERSION_LENGTH, open_request
 from kmsproto.kms.messages import PROTOCOL_VERSIONS, MalformedMessageError
 from kmsproto.rpc.pdu import HEADER_LENGTH
@@ -33,7 +40,8 @@ _TEXT = frozenset(b"\t\n\f\r" + bytes(range(0x20, 0x7F)))
 #: Bytes in a line of a dump that has text behind two blanks.
 _MAX_BEFORE_TEXT = 16
 
-_OFFSET = re.compile(r"([0-9A-Fa-f]{4,16})(:|[ \t]|$)")
+#: What tcpdump puts before an offset is no digit of it.
+_OFFSET = re.compile(r"(?:0x(?=[0-9a-f]+:))?([0-9A-Fa-f]{4,16})(:|[ \t]|$)")
 #: A run of bytes: pairs of digits in groups, with one blank between groups, or two in the middle of a line.
 _BYTES = re.compile(r"[ \t]*((?:(?:[0-9A-Fa-f]{2})+(?:[ \t]{1,2}|$))+)")
 _PLAIN = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{2}(?:[ \t,;:-]*(?:0[xX])?[0-9A-Fa-f]{2})*[ \t,;]*")
@@ -57,6 +65,8 @@ def looks_like_text(start: bytes) -> bool:
     """
     Tell whether something that begins so may be a hexadecimal dump.
     """
+    if has_mark(start):
+        return True
     return bool(start) and _TEXT.issuperset(start[:_SAMPLE])
 
 
@@ -81,22 +91,57 @@ def parse_hexadecimal(text: bytes) -> list[Piece]:
     @return: Its pieces, in the order in which they begin.
     @raise CaptureError: If there is none in it, or too much.
     """
-    lines = text.decode("latin-1").splitlines()
+    whole = read_text(text)
+    literals = read_literals(whole)
+    if literals is not None:
+        return [Piece(bytearray(literals))]
+    arrays = read_arrays(whole)
+    if arrays:
+        return [Piece(bytearray(array)) for array in arrays]
+    lines = whole.splitlines()
     pieces = _parse(lines, offsets=True)
+    for base in (8, 10) if len(pieces) > 1 else ():
+        # What fits together is read as it was written: offsets of od are octal if nothing else is said.
+        others = _parse(lines, offsets=True, base=base)
+        if 0 < len(others) < len(pieces):
+            pieces = others
     if not any(_begins_well(piece) for piece in pieces):
+        words = _read_words(pieces)
+        if words:
+            return words
+        encoded = read_base64(whole)
+        if encoded is not None and (is_message(encoded) or is_pdu(encoded)):
+            return [Piece(bytearray(encoded))]
         # Digits in groups of four may look like an offset and bytes.
         plain = _parse(lines, offsets=False)
         if not pieces or any(_begins_well(piece) for piece in plain):
             pieces = plain
     if not pieces:
         raise CaptureError(
-            "there are no hexadecimal bytes in it; the dumps of xxd, hexdump -C, od -A x -t x1 and Wireshark are read"
+            "there are no hexadecimal bytes in it; the dumps of xxd, hexdump -C, od -A x -t x1, Wireshark and tcpdump"
+            " are read, and string literals, arrays of C, and Base64"
         )
     return pieces
 
 
-def _parse(lines: list[str], *, offsets: bool) -> list[Piece]:
-    parser = _Parser(offsets)
+def _read_words(pieces: list[Piece]) -> list[Piece]:
+    """
+    Read a dump of little-endian words, as C{hexdump} without C{-C}, C{od -x} and C{xxd -e} write them.
+
+    @return: Its pieces; none if nothing begins well in any size of words.
+    """
+    for size in (2, 4, 8):
+        turned = [Piece(bytearray(), piece.indented) for piece in pieces]
+        for piece, other in zip(pieces, turned, strict=True):
+            for start in range(0, len(piece.data), size):
+                other.data += piece.data[start : start + size][::-1]
+        if any(_begins_well(piece) for piece in turned):
+            return turned
+    return []
+
+
+def _parse(lines: list[str], *, offsets: bool, base: int = 16) -> list[Piece]:
+    parser = _Parser(offsets, base)
     for line in lines:
         parser.add(line)
     return [piece for piece in parser.pieces if piece.data]
@@ -114,9 +159,11 @@ class _Parser:
     side if that ends there, and begins another one if not; without offsets each side is one piece.
 
     @param offsets: Whether lines may begin with an offset.
+    @param base: The base of the numbers that offsets are.
     """
 
-    def __init__(self, offsets: bool) -> None:
+    def __init__(self, offsets: bool, base: int = 16) -> None:
+        self._base = base
         self._offsets = None if offsets else False
         self.pieces: list[Piece] = []
         self._current: dict[bool, Piece] = {}
@@ -140,7 +187,12 @@ class _Parser:
             # Without bytes it may be the end of a dump, but not its beginning.
             if data or (data is not None and self._offsets):
                 self._offsets = True
-                self._place(int(found[1], 16), data, indented)
+                try:
+                    offset = int(found[1], self._base)
+                except ValueError:
+                    # It has other digits than this base.
+                    return
+                self._place(offset, data, indented)
                 return
         if not self._offsets and _PLAIN.fullmatch(stripped):
             self._offsets = False

@@ -62,6 +62,7 @@ class Reader(Protocol[_E_co]):
         Take the next bytes of a direction.
 
         @param direction: 0 for what the side sent that was seen first, 1 for the other.
+        @param data: The bytes; none if those that are missing are the last ones.
         @param lost: How many bytes before them are missing.
         @param time: When they came, in nanoseconds.
         @return: What happened.
@@ -91,15 +92,17 @@ class Direction:
     @ivar held: Bytes that are kept because something waits.
     """
 
-    __slots__ = ("_end", "_place", "_since", "_waiting", "held")
+    __slots__ = ("_count", "_end", "_place", "_since", "_waiting", "held")
 
     def __init__(self) -> None:
         self.held = 0
         #: The place of the next byte to hand on, once it is known; that of the last one, likewise.
         self._place: int | None = None
         self._end: int | None = None
-        #: What came too early, as a heap: the place of each segment, and its data.
-        self._waiting: list[tuple[int, bytes]] = []
+        #: What came too early, as a heap: the place of each segment, its number, and its data.  Of two at the same
+        #: place the one that came first counts, as everywhere.
+        self._waiting: list[tuple[int, int, bytes]] = []
+        self._count = 0
         self._since = 0
 
     @property
@@ -115,6 +118,15 @@ class Direction:
         Whether its last byte was handed on.
         """
         return self._end is not None and self._end == self._place
+
+    @property
+    def missing(self) -> int:
+        """
+        How many bytes are missing before its end, if nothing waits.
+        """
+        if self._end is None or self._place is None:
+            return 0
+        return max(self._end - self._place, 0)
 
     def begin(self, sequence: int) -> int:
         """
@@ -145,7 +157,8 @@ class Direction:
         if place > next_place:
             if not self._waiting:
                 self._since = time
-            heappush(self._waiting, (place, data))
+            self._count += 1
+            heappush(self._waiting, (place, self._count, data))
             self.held += len(data) + _COST
         elif place + len(data) > next_place:
             fresh = data[next_place - place :]
@@ -178,7 +191,7 @@ class Direction:
         ready: list[tuple[int, bytes]] = []
         assert self._place is not None
         while self._waiting and self._waiting[0][0] <= self._place:
-            place, data = heappop(self._waiting)
+            place, _, data = heappop(self._waiting)
             self.held -= len(data) + _COST
             fresh = data[self._place - place :]
             if fresh:
@@ -222,8 +235,8 @@ class Reassembler(Generic[_E]):
     """
     Puts all connections of a capture together.
 
-    @param open_reader: Makes what reads a connection: it is told the direction that was seen first, and whether the
-        beginning is missing.
+    @param open_reader: Makes what reads a connection: it is told the direction that was seen first, or that of who
+        began it if that shows, and whether the beginning is missing.
     @param max_connections: Connections that are known at the same time.
     @param max_held: Bytes that all of them together may keep.
     @ivar connections: How many there were.
@@ -268,14 +281,24 @@ class Reassembler(Generic[_E]):
             self._swept = time
             yield from self._sweep(time)
         found = self._directions.get(flow)
-        if flags & SYN and found is not None and _is_another(*found, sequence, flags):
+        if flags & RST:
+            # It may say why, in words that are not of the stream.
+            data = b""
+            if found is None:
+                return
+        if found is not None and (
+            _is_another(*found, sequence, flags)
+            if flags & SYN
+            else data and _is_beyond(*found, sequence)
+        ):
             yield from self._forget(found[0])
             found = None
         if found is None:
-            if flags & RST:
-                return
             yield from self._make_room(self._max_connections - 1, self._max_held)
-            found = self._begin(flow, not flags & SYN)
+            # Who accepts a connection did not begin it.
+            accepts = flags & SYN and flags & ACK
+            self._begin(reverse(flow) if accepts else flow, not flags & SYN)
+            found = self._directions[flow]
         connection, number = found
         connection.time = time
         if connection.is_quiet:
@@ -313,15 +336,13 @@ class Reassembler(Generic[_E]):
         """
         yield from self._make_room(0, 0, count=False)
 
-    def _begin(self, flow: bytes, midstream: bool) -> tuple[_Connection[_E], int]:
+    def _begin(self, flow: bytes, midstream: bool) -> None:
         connection = _Connection(flow, self._open_reader(flow, midstream))
         self._known[flow] = connection
-        found = connection, 0
         # A connection of a port with itself has one direction.
         self._directions[reverse(flow)] = connection, 1
-        self._directions[flow] = found
+        self._directions[flow] = connection, 0
         self.connections += 1
-        return found
 
     def _sweep(self, time: int) -> Iterator[_E]:
         """
@@ -376,6 +397,9 @@ class Reassembler(Generic[_E]):
         self._held -= connection.held
         connection.held = 0
         yield from self._give_up(connection, reader)
+        for number, direction in enumerate(connection.directions):
+            if direction.missing and reader.wanted:
+                yield from reader.received(number, b"", direction.missing, connection.time)
         yield from reader.ended()
 
 
@@ -389,3 +413,15 @@ def _is_another(connection: _Connection[_E], number: int, sequence: int, flags: 
     # Nothing or only the other half of this beginning was seen yet; or else no beginning at all.
     expected = connection.directions[number].expected
     return not flags & ACK and expected != (sequence + 1) % _MODULUS
+
+
+def _is_beyond(connection: _Connection[_E], number: int, sequence: int) -> bool:
+    """
+    Tell whether data are those of another connection, of which no SYN was seen, because the one that is known between
+    the two ports is over, and they are not just once more the last that it had.
+    """
+    if connection.reader is not None or not all(each.complete for each in connection.directions):
+        return False
+    expected = connection.directions[number].expected
+    assert expected is not None
+    return 0 < (sequence - expected) % _MODULUS < _MODULUS - MAX_WAITING

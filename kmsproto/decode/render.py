@@ -26,6 +26,8 @@ from kmsproto.rpc.numbers import BindNakReason, FaultStatus, PacketType
 from kmsproto.rpc.pdu import MalformedPDUError, decode_bind_nak, decode_fault
 
 _NANOSECONDS = 1_000_000_000
+#: Seconds since 1970 at the end of the calendar, behind the year 9999.
+_END = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ def show_time(time: int) -> str:
     Write down a time in UTC, in ISO 8601 and with microseconds.
 
     @param time: Nanoseconds since 1970.
-    @return: The time; nothing if it is 0, which stands for an unknown one.
+    @return: The time; nothing if it is 0, which stands for an unknown one, or one that no calendar has: a damaged
+        capture may claim any.
     """
-    if not time:
-        return ""
     seconds, fraction = divmod(time, _NANOSECONDS)
+    if not time or not 0 <= seconds < _END:
+        return ""
     return f"{show_filetime(filetime(seconds))[:-1]}.{fraction // 1000:06}Z"
 
 
@@ -146,7 +149,11 @@ def summary_line(call: CallSeen, catalog: Catalog) -> list[str]:
     @return: Time, client, host, version, product, CMID, workstation, result, count, ePID, checks; those that are not
         known are C{"-"}.
     """
-    version = machine = workstation = count = epid = checks = ""
+    workstation = checks = ""
+    told = told_by_answer(call)
+    version = f"v{told['major version']}" if "major version" in told else ""
+    machine, count = told.get("client machine id", ""), told.get("count", "")
+    epid = told.get("ePID", "")
     if call.opened is not None:
         body = call.opened.body
         version = f"v{body.major_version}"
@@ -168,6 +175,17 @@ def summary_line(call: CallSeen, catalog: Catalog) -> list[str]:
         *(product_name(call, catalog), machine, workstation, result, count, epid, checks),
     ]
     return [word or "-" for word in words]
+
+
+def told_by_answer(call: CallSeen) -> dict[str, str]:
+    """
+    Say what an answer tells by itself, for one whose request is not there.
+
+    @return: The values of its fields by their names, as L{response_fields} has them; nothing if the request is there.
+    """
+    if call.opened is not None or not call.answered:
+        return {}
+    return {field.name: field.value for field in response_fields(call.answered, None, None)}
 
 
 def event_to_json(event: Event, catalog: Catalog, *, fields: bool) -> dict[str, Any]:
@@ -241,4 +259,14 @@ def _call_to_json(call: CallSeen, catalog: Catalog) -> dict[str, Any]:
                 name: str(value) if isinstance(value, UUID) else value
                 for name, value in verified.body._asdict().items()
             } | {"hardware_id": verified.hardware_id.hex().upper() or None}
+    alone = told_by_answer(call)
+    if alone:
+        count = alone.get("count", "")
+        told["response"] |= {
+            "major_version": int(alone["major version"]) if "major version" in alone else None,
+            "epid": alone.get("ePID"),
+            "client_machine_id": alone.get("client machine id"),
+            "client_count": int(count) if count.isdecimal() else None,
+            "hardware_id": alone.get("hardware id"),
+        }
     return told | {"remarks": list(call.remarks)}

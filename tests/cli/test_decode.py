@@ -134,12 +134,17 @@ class TextTests(DecodeCase):
 
     def test_cut(self) -> None:
         """
-        That a capture was cut is said, and what is whole is shown.
+        That a capture was cut is a problem, but not on a live one, and what is whole is shown.
         """
+        problem = "the capture ends in the middle of a frame: its last 60 bytes are lost (at byte "
         result = self.run_on(GOOD[:-10], "-s")
+        self.assertEqual(result.exit_code, 1)
+        self.assertEqual(len(result.stdout.splitlines()), 11)
+        self.assertIn(f"problem: {problem}", result.stdout)
+        result = self.run_on(GOOD[:-10], "-s", "--live")
         self.assertEqual(result.exit_code, 0)
         self.assertEqual(len(result.stdout.splitlines()), 10)
-        self.assertIn("note: the capture ends in the middle of a frame (at byte ", result.stderr)
+        self.assertIn(f"note: {problem}", result.stderr)
 
     def test_control_characters(self) -> None:
         """
@@ -205,6 +210,22 @@ class ListTests(DecodeCase):
             )
             self.assertTrue(lines[-1].startswith("  problem: the request is malformed"))
 
+    def test_answers_alone(self) -> None:
+        """
+        Of an answer without its request all is listed that it tells by itself.
+        """
+        heard = [[each for each in said if each[0] == "host"] for said in ALL[2:3]]
+        data = capture(frames_of(heard))
+        line = self.run_on(data, "-s").stdout.splitlines()[0]
+        self.assertIn(
+            "  v6  -  11111111-2222-4333-8444-555555555555  -  granted  50"
+            "  03612-04919-003-594185-03-1035-14393.0000-2542026  -",
+            line,
+        )
+        document = json.loads(self.run_on(data, "--json", "-s").stdout.splitlines()[0])
+        self.assertEqual(document["response"]["client_count"], 50)
+        self.assertEqual(document["response"]["major_version"], 6)
+
     def test_other_problems(self) -> None:
         """
         Problems beside activations are lines too.
@@ -261,6 +282,17 @@ class JSONTests(DecodeCase):
         self.assertEqual([each["type"] for each in documents], ["call"] * 10 + ["counts"])
         self.assertNotIn("sections", documents[0])
         self.assertEqual(documents[0]["request"]["workstation"], "desk-17.example.org")
+
+    def test_nothing(self) -> None:
+        """
+        Where there is nothing, the last line is a document that says so.
+        """
+        for data in (b"", b"\xff" * 1000, b"zz top", capture([bytes(60)])):
+            result = self.run_on(data, "--json")
+            documents = [json.loads(line) for line in result.stdout.splitlines()]
+            self.assertEqual(result.exit_code, 1)
+            self.assertEqual((documents[-1]["type"], documents[-1]["status"]), ("error", 1))
+            self.assertIn(documents[-1]["problem"], result.stderr)
 
 
 class OptionTests(DecodeCase):
@@ -340,7 +372,7 @@ class OptionTests(DecodeCase):
         class Stopped:
             counts = Counts(frames=5, calls=1, granted=1)
 
-            def __init__(self, *arguments: object) -> None:
+            def __init__(self, *arguments: object, live: bool) -> None:
                 pass
 
             def events(self) -> None:
@@ -351,7 +383,8 @@ class OptionTests(DecodeCase):
 
         self.patch(module, "Decoder", Stopped)
         result = self.run_on(b"whatever")
-        self.assertEqual(result.exit_code, 0)
+        self.assertEqual(result.exit_code, 130)
+        self.assertIn("decode: interrupted\n", result.stderr)
         self.assertIn("5 packets", result.stderr)
         self.assertEqual(result.stdout, "#1  a:1 <-> b:2  the last words\n")
 

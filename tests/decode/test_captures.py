@@ -154,7 +154,9 @@ class PcapTests(SynchronousTestCase):
         frames, problem = read(good + struct.pack("<IIII", 0, 0, MAX_FRAME + 1, 9) + bytes(99))
         self.assertEqual(len(frames), 1)
         self.assertIn(
-            f"{MAX_FRAME + 1} bytes: the capture is damaged (at byte {len(good)})", problem
+            f"{MAX_FRAME + 1} bytes: the capture is damaged, and what follows cannot be read"
+            f" (at byte {len(good)})",
+            problem,
         )
         largest = bytes(MAX_FRAME)
         self.assertEqual(read(capture([largest]))[0][0][2], largest)
@@ -269,6 +271,38 @@ class PcapngTests(SynchronousTestCase):
             self.assertEqual([data for _, _, data in frames], [b"abcd"])
             self.assertIn(reason, problem)
             self.assertIn("(at byte ", problem)
+
+    def test_dropped(self) -> None:
+        """
+        What whoever captured counted as lost is told: the last count of each interface, in every section.
+        """
+        for order in "<>":
+
+            def counted(
+                number: int, *options: tuple[int, int | bytes], order: str = order
+            ) -> bytes:
+                text = b""
+                for code, value in options:
+                    data = value if isinstance(value, bytes) else struct.pack(order + "Q", value)
+                    text += option(code, data, order)[:-4]
+                return block(5, struct.pack(order + "III", number, 0, 0) + text, order)
+
+            begin = section(order) + interface(order=order) + interface(order=order)
+            data = (
+                begin
+                + counted(0, (4, 99), (5, 3))
+                + packet(b"abcd", order=order)
+                + counted(0, (1, b"so far"), (5, 10), (7, 2), (0, b""), (5, 99))
+                + counted(1, (7, 30), (5, 2**64 - 1))
+                + counted(2, (5, 99))
+                + begin
+                + counted(1, (5, b"four"), (5, 500))
+                + counted(0, (5, 8))[:-16]
+                + struct.pack(order + "II", 0, 0)
+            )
+            made = Capture(ByteSource(BytesIO(data)))
+            self.assertEqual([frame for _, _, frame in made.frames()], [b"abcd"])
+            self.assertEqual(made.dropped, 542)
 
     def test_short_blocks(self) -> None:
         """

@@ -5,6 +5,8 @@ Everything together: captures and dumps of whole conversations.
 from __future__ import annotations
 
 import random
+import struct
+from io import BytesIO
 from itertools import chain
 
 from hypothesis import given, settings
@@ -34,6 +36,7 @@ from tests.decode.traffic import (
     on_ethernet,
 )
 from tests.golden import EXCHANGES
+from tests.rpc.building import build_nak
 
 #: Conversations with 12 calls in them, of which 10 are granted.
 ALL = [golden(name) for name in EXCHANGES]
@@ -201,9 +204,59 @@ class CaptureTests(SynchronousTestCase):
         made = Connection(client=("192.0.2.1", 1688), host=("192.0.2.9", 80))
         self.assertEqual(decode(capture(made.frames(made.whole(said))))[0], [])
 
+    def test_behind_a_proxy(self) -> None:
+        """
+        A header of the PROXY protocol hides no connection, whatever the port, and who it names is told.
+        """
+        header = b"PROXY TCP4 198.51.100.7 192.0.2.9 43210 1688\r\n"
+        for port in (1688, 4711):
+            for size in (11, 1448):
+                made = Connection(host=("192.0.2.9", port))
+                said: list[Said] = [("client", header), *ALL[0]]
+                data = capture(made.frames(made.whole(said, size)))
+                events, counts = decode(data)
+                first = events[0]
+                assert isinstance(first, Remark)
+                self.assertIn("names the client 198.51.100.7:43210", first.text)
+                self.assertEqual((counts.granted, counts.problems), (2, 0))
+
+    def test_answers_alone(self) -> None:
+        """
+        Of a connection of which only the host's direction was captured, also a refusal of the bind is told.
+        """
+        made = Connection()
+        refusal = build_nak(4)
+        segments = made.whole([("client", b"whatever"), ("host", refusal)])
+        frames = made.frames(segment for segment in segments if segment.sender == "host")
+        (event,), counts = decode(capture(frames))
+        assert isinstance(event, PDUSeen)
+        self.assertEqual((event.data, event.conversation.host), (refusal, "192.0.2.9:1688"))
+        self.assertEqual((counts.other_pdus, counts.problems), (1, 0))
+
+    def test_same_ports_again(self) -> None:
+        """
+        Of connections one after the other between the same ports, none is lost, though the second has no beginning.
+        """
+        made, other = Connection(), Connection(sequences={"client": 77_777, "host": 99_999})
+        frames = made.frames(made.whole(ALL[0]))
+        frames += other.frames([*other.saying(ALL[0]), *other.closing()])
+        _, counts = decode(capture(frames))
+        self.assertEqual((counts.connections, counts.granted, counts.problems), (2, 4, 0))
+
+    def test_dropped(self) -> None:
+        """
+        How many packets a capture says that it lacks is a note.
+        """
+        statistics = struct.pack("<IIIIIHHQI", 5, 36, 0, 0, 0, 5, 8, 77, 36)
+        made = Connection()
+        _, counts = decode(capture_ng(made.frames(made.whole(ALL[0]))) + statistics)
+        (note,) = counts.notes
+        self.assertIn("77 packets are missing", note)
+        self.assertEqual((counts.granted, counts.problems), (2, 0))
+
     def test_cut_anywhere(self) -> None:
         """
-        Of a capture that was cut, all that is whole is told, and that it was cut is noted.
+        Of a capture that was cut, all that is whole is told, and that it was cut is a problem.
         """
         data = capture(frames_of(ALL[2:3]))
         for length in range(30, len(data), 61):
@@ -211,8 +264,21 @@ class CaptureTests(SynchronousTestCase):
             found = [essence(call) for call in calls(events)]
             answered = [each for each in found if each[6] is not None]
             self.assertEqual(answered, ESSENCE[4 : 4 + len(answered)])
-            self.assertIn("ends in the middle of a frame", " ".join(counts.notes))
-            self.assertEqual(counts.problems, 0)
+            told = [each.text for each in events if isinstance(each, Remark) and each.is_problem]
+            self.assertEqual(len(told), 1)
+            self.assertIn("ends in the middle of a frame", told[0])
+            self.assertEqual((counts.problems, counts.notes), (1, ()))
+
+    def test_live_ends_anywhere(self) -> None:
+        """
+        That a live capture ends in the middle of a packet is noted; damage in it is a problem all the same.
+        """
+        data = capture(frames_of(ALL[2:3]))
+        for cut, problems in ((data[:-10], 0), (data + b"\xff" * 16, 1)):
+            decoder = Decoder(ByteSource(BytesIO(cut)), live=True)
+            self.assertEqual(len(calls(decoder.events())), 2)
+            self.assertEqual(decoder.counts.problems, problems)
+            self.assertEqual(len(decoder.counts.notes), 1 - problems)
 
     def test_cut_frames(self) -> None:
         """

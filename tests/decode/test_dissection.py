@@ -650,6 +650,25 @@ class InterestTests(DissectionCase):
         self.assertTrue(event.is_problem)
         self.assertIn("not DCE/RPC: it begins with 474554", event.text)
 
+    def test_names_of_other_protocols(self) -> None:
+        """
+        Protocols that are often met are named, however their first bytes were cut.
+        """
+        for data, name in (
+            (b"\x16\x03\x01\x00\xc8\x01", "TLS"),
+            (b"GET / HTTP/1.1\r\n", "HTTP"),
+            (b"SSH-2.0-x\r\n", "SSH"),
+            (b"\0\0\0\x40\xfeSMB" + bytes(60), "SMB"),
+        ):
+            self.make(expected=True)
+            (event,) = self.feed([("client", data)])
+            assert isinstance(event, Remark)
+            self.assertTrue(event.text.endswith(f", as {name} does"), event.text)
+        self.make(expected=True)
+        (event,) = self.feed([("client", b"whatever")])
+        assert isinstance(event, Remark)
+        self.assertEqual(event.text, "this is not DCE/RPC: it begins with 7768617465766572")
+
     def test_other_interfaces(self) -> None:
         """
         RPC with other interfaces is not wanted, unless it is expected.
@@ -797,6 +816,44 @@ class LossTests(DissectionCase):
         (remark,) = (event for event in events if isinstance(event, Remark))
         self.assertIn("there are 100 bytes of it", remark.text)
         self.assertFalse(remark.is_problem)
+
+    def test_cut_in_the_first_header(self) -> None:
+        """
+        Also of a connection of which there is less than a header that is said, where KMS is expected.
+        """
+        self.make(expected=True)
+        (event,) = self.whole([("client", BIND[:9])])
+        assert isinstance(event, Remark)
+        self.assertIn("there are 9 bytes of it", event.text)
+        self.make()
+        self.assertEqual(self.whole([("client", BIND[:9])]), [])
+
+    def test_last_bytes(self) -> None:
+        """
+        An answer that is not in the capture is missing there.
+        """
+        self.feed([("client", BIND), ("host", ACK), ("client", ask())])
+        events = [*self.reader.received(1, b"", 300, SECOND), *self.reader.ended()]
+        self.assertEqual([type(event) for event in events], [Remark, CallSeen])
+        assert isinstance(events[0], Remark)
+        self.assertEqual(events[0].text, "300 bytes are missing")
+
+    def test_hole_before_a_last_pdu(self) -> None:
+        """
+        What was skipped is told also where it is a PDU without its end that stands behind it.
+        """
+        self.feed([("client", BIND), ("host", ACK), ("client", ask()[:150])])
+        events = list(self.reader.received(0, ask(3)[:99], 50, SECOND))
+        events += self.reader.ended()
+        texts = [event.text for event in events if isinstance(event, Remark)]
+        self.assertEqual(
+            texts,
+            [
+                "50 bytes are missing",
+                "150 bytes that belong to no PDU were skipped",
+                "the last PDU is not complete: there are 99 bytes of it",
+            ],
+        )
 
     def test_one_stream(self) -> None:
         """

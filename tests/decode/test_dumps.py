@@ -4,6 +4,7 @@ Dumps in hexadecimal, as all the usual programs write them, and as raw bytes.
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -151,6 +152,47 @@ class HexadecimalTests(SynchronousTestCase):
                 text = subprocess.run(command, input=DATA, capture_output=True, check=True).stdout
                 self.assertEqual(parsed(text.decode()), DATA, command)
 
+    def test_words(self) -> None:
+        """
+        Little-endian words are turned round, and octal and decimal offsets are read as such.
+        """
+        zeros = DATA[:-1] + bytes(160) + DATA[:32]
+        zeros += bytes(len(zeros) % 2)
+        for command in (
+            ["hexdump"],
+            ["xxd", "-e"],
+            ["od", "-x"],
+            ["od", "-A", "x", "-t", "x4"],
+            ["od", "-t", "x1"],
+            ["od", "-A", "d", "-t", "x1"],
+        ):
+            if shutil.which(command[0]):
+                text = subprocess.run(command, input=zeros, capture_output=True, check=True).stdout
+                self.assertEqual(parsed(text.decode()), zeros, command)
+
+    def test_notations(self) -> None:
+        """
+        Literals of Python and C, arrays, Base64, and texts in UTF-16 are read.
+        """
+        escaped = "".join(f"\\x{byte:02x}" for byte in DATA)
+        rows = "".join(
+            f"{', '.join(f'0x{byte:02x}' for byte in part)}, /* {text_of(part)} */\n"
+            for _, part in lines(DATA, 8)
+        )
+        for text in (
+            repr(DATA),
+            escaped,
+            f'"{escaped[:64]}" \\\n"{escaped[64:]}"\n',
+            f"static const unsigned char pkt1[{len(DATA)}] = {{\n{rows}}};\n",
+            base64.encodebytes(DATA).decode(),
+        ):
+            self.assertEqual(parsed(text), DATA, text)
+        for encoding in ("utf-16", "utf-8-sig"):
+            (piece,) = parse_hexadecimal(xxd(DATA).encode(encoding))
+            self.assertEqual(piece.data, DATA)
+            self.assertTrue(looks_like_text("x".encode(encoding)))
+        self.assertRaises(CaptureError, parse_hexadecimal, b"'\\x05\\q'")
+
     def test_left_out(self) -> None:
         """
         Lines that are left out because they repeat the one before are put back.
@@ -174,6 +216,23 @@ class HexadecimalTests(SynchronousTestCase):
         text = f"Frame 1 (100 bytes):\n\n{wireshark(first)}\nFrame 2\n{wireshark(second)}"
         pieces = parse_hexadecimal(text.encode())
         self.assertEqual([bytes(piece.data) for piece in pieces], [first, second])
+
+    def test_packets_of_tcpdump(self) -> None:
+        """
+        Packets as tcpdump writes them are read, with and without the same as text.
+        """
+        first, second = b"\x45\0\x9d" + DATA[:94], DATA[:40]
+        for with_text in (False, True):
+            text = ""
+            for data in (first, second):
+                text += (
+                    "03:04:05.003000 IP 192.0.2.1.50000 > 192.0.2.9.1688: Flags [P.], length 160\n"
+                )
+                for offset, part in lines(data):
+                    line = f"\t0x{offset:04x}:  {part.hex(' ', -2)}"
+                    text += f"{line:<51}{text_of(part)}\n" if with_text else f"{line}\n"
+            pieces = parse_hexadecimal(text.encode())
+            self.assertEqual([bytes(piece.data) for piece in pieces], [first, second])
 
     def test_sides(self) -> None:
         """

@@ -47,7 +47,7 @@ class Notebook:
         """
         Take data.
         """
-        assert data
+        assert data or lost
         self.streams[direction] += data
         self.lost[direction] += lost
         yield f"{direction}:{data.decode('latin-1')}"
@@ -176,12 +176,13 @@ class StreamTests(ReassemblyCase):
 
     def test_handshake_turned_round(self) -> None:
         """
-        The two halves of the beginning may come in either order, or one of them not at all.
+        The two halves of the beginning may come in either order, or one of them not at all; who began it shows.
         """
         self.add(500, flags=SYN | ACK, flow=BACK, acknowledgement=101)
         self.assertEqual(self.add(104, b"def"), [])
         self.add(100, flags=SYN)
-        self.assertEqual(self.add(101, b"abc"), ["1:abc", "1:def"])
+        self.assertEqual(self.add(101, b"abc"), ["0:abc", "0:def"])
+        self.assertEqual(self.opened[0].flow, FLOW)
         self.assertEqual(len(self.opened), 1)
         self.assertFalse(self.opened[0].midstream)
 
@@ -208,11 +209,44 @@ class StreamTests(ReassemblyCase):
         self.assertEqual(self.add(900, flags=SYN), ["0:lost before", "ended"])
         self.assertEqual(self.opened[0].lost, [1, 0])
         self.assertEqual(self.add(901, b"new"), ["0:new"])
+        # Also if of its beginning only the answer was seen.
+        said = self.add(700, flags=SYN | ACK, flow=BACK, acknowledgement=333)
+        self.assertEqual(said, [])
+        self.add(1200, flags=SYN | ACK, flow=BACK, acknowledgement=444)
+        self.assertEqual(self.add(444, b"newer"), ["0:newer"])
         # Also where of the first one no beginning was seen.
         self.make()
         self.add(101, b"abc")
         self.assertEqual(self.add(900, flags=SYN), ["ended"])
         self.assertEqual(len(self.opened), 2)
+
+    def test_same_ports_without_a_beginning(self) -> None:
+        """
+        Behind a connection that is over, data elsewhere are those of another one; its own once more are not.
+        """
+        for sequence in (5000, 2**31 + 5000, 104):
+            self.make()
+            self.add(100, flags=SYN)
+            self.add(101, b"ab", ACK | FIN)
+            self.assertEqual(self.add(501, b"x", ACK | FIN, flow=BACK), ["1:x", "ended"])
+            self.assertEqual(self.add(101, b"ab", ACK | FIN), [])
+            self.assertEqual(self.add(100, b"\0"), [])
+            self.assertEqual(len(self.opened), 1)
+            self.assertEqual(self.add(sequence, b"new"), ["0:new"])
+            self.assertEqual(self.add(9000, b"answer", flow=BACK), ["1:answer"])
+            self.assertEqual(self.opened[1].midstream, True)
+        self.assertEqual(self.reassembler.connections, 2)
+
+    def test_same_place_twice(self) -> None:
+        """
+        Of different bytes for the same place those count that came first, also while they wait.
+        """
+        self.add(100, flags=SYN)
+        self.add(104, b"def")
+        self.add(104, b"000")
+        self.add(104, b"000000")
+        self.assertEqual(self.add(101, b"abc"), ["0:abc", "0:def", "0:000"])
+        self.assertEqual(self.add(101, b"ZZZ"), [])
 
     def test_end_comes_early(self) -> None:
         """
@@ -232,6 +266,7 @@ class StreamTests(ReassemblyCase):
         self.assertEqual(self.opened, [])
         self.add(100, flags=SYN)
         self.assertEqual(self.add(101, b"", RST | ACK), [])
+        self.assertEqual(self.add(101, b"no such service", RST | ACK), [])
         self.assertEqual(list(self.reassembler.finish()), ["ended"])
 
     def test_itself(self) -> None:
@@ -258,6 +293,16 @@ class LossTests(ReassemblyCase):
         self.assertEqual(list(self.reassembler.finish()), ["0:def", "0:jkl", "ended"])
         self.assertEqual(self.opened[0].lost, [6, 0])
         self.assertEqual(self.reassembler.held, 0)
+
+    def test_last_bytes(self) -> None:
+        """
+        That the last bytes before the end are missing is told.
+        """
+        self.add(100, flags=SYN)
+        self.add(101, b"abc")
+        self.add(110, b"", ACK | FIN)
+        self.assertEqual(list(self.reassembler.finish()), ["0:", "ended"])
+        self.assertEqual(self.opened[0].lost, [6, 0])
 
     def test_after_a_time(self) -> None:
         """

@@ -66,6 +66,15 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(show_time(0), "")
         self.assertEqual(show_time(1_767_323_045_123_456_789), "2026-01-02T03:04:05.123456Z")
 
+    def test_impossible_time(self) -> None:
+        """
+        A time that a damaged capture claims, and no calendar has, is unknown.
+        """
+        end = 253_402_300_800 * 10**9
+        self.assertEqual(show_time(end - 1), "9999-12-31T23:59:59.999999Z")
+        for time in (end, 2**64 * 10**9, -1, -(2**62) * 10**9):
+            self.assertEqual(show_time(time), "")
+
     def test_route(self) -> None:
         """
         A route has the direction, if there is one.

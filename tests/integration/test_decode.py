@@ -206,7 +206,23 @@ class StreamTests(DecodeCase):
         self.assertIn(b"unanswered", rest)
         self.assertEqual(rest.count(b"\n"), 1)
         self.assertIn(b"2 calls (1 granted)", err)
-        self.assertEqual(process.returncode, 0)
+        self.assertEqual(process.returncode, 130)
+
+    def test_interrupted_early(self) -> None:
+        """
+        Whoever stops it before there was anything is told just that.
+        """
+        process = self.start_decoding("--live", "--summary")
+        # That it reads is known as soon as it has taken what begins no packet yet.
+        assert process.stdin is not None
+        process.stdin.write(capture([]))
+        process.stdin.flush()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual((out, process.returncode), (b"", 130))
+        self.assertIn(b"0 calls", err)
+        self.assertNotIn(b"no KMS", err)
 
     def test_broken_pipe(self) -> None:
         """

@@ -13,9 +13,6 @@ import struct
 import subprocess
 from pathlib import Path
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.rpc import pdu
@@ -23,7 +20,7 @@ from kmsproto.rpc.client import offer
 from kmsproto.rpc.management import MANAGEMENT
 from kmsproto.rpc.numbers import WHOLE, PacketType
 from kmsproto.rpc.pdu import NDR, NDR64, Bind, ContextElement
-from kmsproto.testing import host_factory
+from tests.decode.traffic import converse
 from tests.golden import load_exchange
 
 TSHARK = shutil.which("tshark")
@@ -33,25 +30,6 @@ WARNING, ERROR = 0x00600000, 0x00800000
 _SYN, _FIN, _PUSH, _ACK = 2, 1, 8, 16
 #: Who sent it, and what.
 Segment = tuple[str, bytes]
-
-
-def converse(sent: list[bytes]) -> list[Segment]:
-    """
-    Send segments to a host in memory, and note down what goes in both directions.
-    """
-    protocol = host_factory(Clock()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 50000))
-    transport = StringTransportWithDisconnection(hostAddress=IPv4Address("TCP", "127.0.0.1", 1688))
-    transport.protocol = protocol
-    protocol.makeConnection(transport)
-    noted: list[Segment] = []
-    for segment in sent:
-        noted.append(("client", segment))
-        protocol.dataReceived(segment)
-        if transport.value():
-            noted.append(("host", transport.value()))
-        transport.clear()
-    transport.loseConnection()
-    return noted
 
 
 class Stream:
