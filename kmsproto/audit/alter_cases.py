@@ -171,7 +171,8 @@ def _address(subject: Subject) -> Script[Verdict]:
     "2.14",
     Level.SHOULD,
     "the flags of an alter_context_resp",
-    "The answer has the flags of a whole PDU and no other; multiplexing was settled by the bind.",
+    "The answer to an alter_context that brings nothing new and does not ask for header signing has the flags of a"
+    " whole PDU and no other; multiplexing was settled by the bind.",
     "Samba's tests of Windows, _alter_pfc_CONC_MPX",
 )
 def _flags(subject: Subject) -> Script[Verdict]:

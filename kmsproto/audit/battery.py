@@ -31,15 +31,25 @@ from kmsproto.audit.replies import Closed, Received, Reply, Silence
 from kmsproto.audit.subject import Subject
 from kmsproto.errors import (
     BindRefusedError,
+    ContextRefusedError,
     HostTimeoutError,
     HostUnreachableError,
     RemoteProtocolError,
 )
-from kmsproto.rpc.numbers import WHOLE, BindNakReason, ContextResult, PacketFlag, PacketType
+from kmsproto.rpc.numbers import (
+    WHOLE,
+    BindNakReason,
+    ContextResult,
+    PacketFlag,
+    PacketType,
+    ProviderReason,
+)
 from kmsproto.rpc.pdu import NDR, BindAck, bind_time_features
 
 #: Seconds that a host has to serve a second connection while a first one is open, at least, before the first is closed.
 _NEIGHBOUR = 2.0
+#: The verdict of a server about an interface that it does not know.
+_NO_INTERFACE = (ContextResult.PROVIDER_REJECTION, ProviderReason.ABSTRACT_SYNTAX_NOT_SUPPORTED)
 #: How often a host is asked again that closed a connection at once, for it may not know yet that another had ended.
 _TRIES = 3
 
@@ -65,6 +75,14 @@ PERILOUS: Mapping[str, str] = MappingProxyType(
     {
         "header.short-request": "the answer is made of what the memory of the host happens to hold",
         "fragments.too-much": "a host without a limit keeps all of it in memory",
+        "header.big-endian-bind": "read in the wrong byte order, the length promises more than comes; a host may ask"
+        " for the rest even when the client is gone, and serve nobody any more",
+        "header.big-endian-request": "the same",
+        "header.big-endian-fault": "the same",
+        "header.big-endian-ndr64": "the same",
+        "fragments.byte-order": "the same",
+        "connection.stalled-neighbour": "the same, of a client that leaves in the middle of a PDU",
+        "connection.broken": "the same",
         "bind.first-request-65535": "the id can be the host's own mark for a context that is not there",
         "bind.first-request-65535-ndr64": "the same, with a stub that passes a check of its size and is read as NDR",
         "bind.shared-id": "the stub is checked in the one transfer syntax and read in the other, so that the version is"
@@ -111,8 +129,12 @@ def meet(subject: Subject) -> Script[Subject]:
     yield from link.connect()
     offered = (PLAIN, PLAIN64, element(2, bind_time_features(3)))
     reply = yield from link.exchange(bind(*offered, flags=WHOLE | PacketFlag.CONC_MPX))
-    _, ndr64, features = acknowledged(reply, len(offered)).results
+    ndr, ndr64, features = acknowledged(reply, len(offered)).results
     yield from link.part()
+    if all((each.result, each.reason) == _NO_INTERFACE for each in (ndr, ndr64)):
+        raise ContextRefusedError(
+            "a DCE/RPC server answers there, but it does not serve the interface of KMS; check the port"
+        )
     subject = replace(
         subject,
         ndr64=ndr64.result == ContextResult.ACCEPTANCE,
@@ -204,14 +226,15 @@ def _has_management(subject: Subject) -> Script[bool]:
     """
     link = Link(subject)
     yield from link.connect()
+    # Servers accept one new context in a bind, so that of KMS stays away, and the foreign one comes first.
     yield from link.send(
-        bind(PLAIN, element(1, NDR, abstract=MANAGEMENT), element(2, NDR, abstract=STRANGER))
+        bind(element(0, NDR, abstract=STRANGER), element(1, NDR, abstract=MANAGEMENT))
     )
     ack = yield from _ack_of(link)
     yield from link.part()
-    if ack is None or len(ack.results) != 3:
+    if ack is None or len(ack.results) != 2:
         return False
-    return [each.result == ContextResult.ACCEPTANCE for each in ack.results[1:]] == [True, False]
+    return [each.result == ContextResult.ACCEPTANCE for each in ack.results] == [False, True]
 
 
 def _has_no_neighbours(subject: Subject) -> Script[bool]:

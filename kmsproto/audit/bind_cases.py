@@ -23,7 +23,7 @@ from kmsproto.audit.model import (
     passed,
 )
 from kmsproto.audit.packets import PLAIN, alter, bind, element, packet, request, stub
-from kmsproto.audit.replies import ANY_NAK, Received, nak, shortened
+from kmsproto.audit.replies import ANY_NAK, CLOSE, Received, nak, shortened
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import (
     MAX_FRAGMENT,
@@ -362,7 +362,7 @@ CASES: tuple[Case, ...] = (
         "C706 12.6.4.3",
         lambda subject: [bind(PLAIN, count=3)],
         offered=None,
-        accept=(nak(4),),
+        accept=(nak(4), CLOSE),
         lawful=NOT_BOUND,
         then=Then.CLOSES,
     ),

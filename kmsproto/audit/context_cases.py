@@ -407,7 +407,11 @@ def _features(
             return failed(f"gave the results {_show(_pairs(results))}")
         result, granted = _pairs(results)[1]
         did = f"answered the features 0x{offered:X} with ({result},{granted})"
-        if result != 3 or granted & ~(offered & 3) or (strict and granted != offered & 3):
+        if (
+            result != 3
+            or granted & ~(offered & 3)
+            or (strict and granted not in (offered & 3, offered & 2))
+        ):
             return failed(did)
         return passed(did)
 

@@ -67,7 +67,8 @@ def conclude(
         words = ", or ".join(each.words for each in wanted)
         return failed(f"{did}; expected: {words}")
     outcome = Outcome.PASSED if matches(reply, wanted) else Outcome.NOTED
-    if then is Then.STAYS and not isinstance(reply, Closed) and not link.is_spent:
+    stays = then is Then.STAYS and outcome is Outcome.PASSED
+    if stays and not isinstance(reply, Closed) and not link.is_spent:
         problem = yield from link.serve(*serve)
         if problem:
             return failed(f"{did}, and then {problem}")

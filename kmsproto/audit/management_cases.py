@@ -22,14 +22,14 @@ from kmsproto.audit.model import (
     noted,
     passed,
 )
-from kmsproto.audit.packets import KMS, MANAGEMENT, PLAIN, element, request
+from kmsproto.audit.packets import KMS, MANAGEMENT, element, request
 from kmsproto.audit.replies import Received, Reply, fault, name_fault
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import FaultStatus
 from kmsproto.rpc.pdu import NDR, encode_syntax
 
 _SOURCE = "C706, chapter Remote Management Interface"
-_MANAGED = (PLAIN, element(1, NDR, abstract=MANAGEMENT))
+_MANAGED = (element(1, NDR, abstract=MANAGEMENT),)
 #: rpc_s_access_denied.
 _ACCESS_DENIED = 5
 
@@ -185,7 +185,7 @@ CASES: tuple[Case, ...] = (
         "the statistics",
         "The operation inq_stats tells as many statistics as were asked for and there are.",
         _statistics,
-        struct.pack("<I", 4),
+        struct.pack("<II", 4, 0),
     ),
     _operation(
         "listening",

@@ -208,7 +208,11 @@ def fragments(
     return made
 
 
-def trailer(auth_type: int = 10, level: int = 2, value: bytes = b"NTLMSSP\0" + bytes(24)) -> bytes:
+def trailer(
+    auth_type: int = 10,
+    level: int = 2,
+    value: bytes = b"NTLMSSP\0\1\0\0\0\x97\x82\x08\xe2" + bytes(16),
+) -> bytes:
     """
     Write an authentication trailer (MS-RPCE 2.2.2.11); by default the first leg of NTLM.
     """

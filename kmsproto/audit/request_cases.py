@@ -36,7 +36,7 @@ _BAD_STUB = fault(FaultStatus.BAD_STUB_DATA, FaultStatus.INVALID_BOUND)
 _SOME_OBJECT = UUID("00112233-4455-6677-8899-aabbccddeeff")
 _CONTEXTS = {NDR: (0, PLAIN), NDR64: (1, PLAIN64)}
 #: A verification trailer with a bit mask (MS-RPCE 2.2.2.13).
-_VERIFICATION = bytes.fromhex("8ae3137102f436710140040001000000")
+_VERIFICATION = bytes.fromhex("8ae3137102f436710140040000000000")
 
 
 def _served(

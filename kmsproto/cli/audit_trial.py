@@ -164,6 +164,8 @@ class Trial:
         self._tell = tell
         self._results: dict[str, Result] = {}
         self._before: Case | None = None
+        #: Whether the host was found there behind that case; nobody begins with a host that was not met.
+        self._seen = True
         self._returns = 0
         self._pause = 0.0
 
@@ -175,9 +177,10 @@ class Trial:
         """
         end = self._clock.seconds() + self._limit
         order = in_order(cases)
-        for case in order:
+        for case, following in zip(order, (*order[1:], None), strict=True):
             if not self.lost and self._clock.seconds() < end:
-                await self._try(case, case is order[-1])
+                # What a perilous case does to a host must not be held against the one before.
+                await self._try(case, following is None or following.name in PERILOUS)
             elif not self.lost:
                 self._take(case, not_tried(f"the audit took more than {self._limit:g} seconds"))
             if case.name not in self._results:
@@ -186,9 +189,11 @@ class Trial:
             self._tell(case)
         return [self._results[case.name] for case in cases]
 
-    async def _try(self, case: Case, is_last: bool) -> None:
+    async def _try(self, case: Case, to_be_seen: bool) -> None:
         """
         Try a case, again if need be, and take down what comes of it unless the host was lost before it began.
+
+        @param to_be_seen: Whether the host is looked for behind it, whatever comes of it.
         """
         confirmed = False
         for attempt in range(AGAIN + 1):
@@ -203,7 +208,7 @@ class Trial:
                 or verdict.outcome is Outcome.UNDECIDED
                 or (watch.ended and verdict.outcome is Outcome.FAILED)
                 or case.name in PERILOUS
-                or is_last
+                or to_be_seen
             )
             sight = await self._look() if doubtful else _THERE
             if sight.presence is _Presence.CLOSING and not watch.cut:
@@ -218,7 +223,7 @@ class Trial:
                 continue
             if sight.presence is _Presence.THERE and not unreached:
                 self._take(case, verdict)
-                self._before = case
+                self._before, self._seen = case, doubtful
                 return
             if sight.presence is _Presence.CLOSING:
                 self._pause = min(max(FIRST_PAUSE, 2 * self._pause), LONGEST_PAUSE)
@@ -228,8 +233,9 @@ class Trial:
                 return
             if sight.presence is not _Presence.THERE:
                 # Was it there when the case began?
+                # A connection may be made by a system whose program serves nobody any more, so it says little alone.
                 found = watch.answered or (
-                    watch.connected and sight.presence is _Presence.UNREACHABLE
+                    watch.connected and (self._seen or sight.presence is _Presence.UNREACHABLE)
                 )
                 if found:
                     self._take(case, verdict)
@@ -248,7 +254,7 @@ class Trial:
         """
         left = self._clock.seconds()
         self._returns += 1
-        back = self._returns <= RETURNS and await self._returned()
+        back = self._seen = self._returns <= RETURNS and await self._returned()
         culprit, self._before = self._before, None
         if not back:
             self._before = culprit

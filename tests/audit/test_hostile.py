@@ -14,13 +14,14 @@ from kmsproto.audit.battery import CASES, meet
 from kmsproto.audit.model import Case, Level, Outcome, Result, Step, Verdict
 from kmsproto.audit.packets import packet
 from kmsproto.errors import (
+    ContextRefusedError,
     HostTimeoutError,
     HostUnreachableError,
     KMSProtoError,
     RemoteProtocolError,
 )
 from kmsproto.rpc import ndr, pdu
-from kmsproto.rpc.numbers import PacketType
+from kmsproto.rpc.numbers import WHOLE, PacketType
 from kmsproto.rpc.pdu import NDR, NDR64, NO_SYNTAX, BindAck, Negotiated
 from tests.audit.memory import MemoryHost, drive, subject
 
@@ -200,6 +201,22 @@ class GarbageTests(SynchronousTestCase):
         for case in CASES:
             if case.name != "fragments.too-much":
                 self.assertVerdict(case, host.run(case.script(met)))
+
+
+class OtherServerTests(SynchronousTestCase):
+    """
+    Servers that there is nothing to audit of.
+    """
+
+    def test_no_kms(self) -> None:
+        """
+        A DCE/RPC server that knows neither context of KMS is told of, and not audited.
+        """
+        unknown = Negotiated(2, 1, NO_SYNTAX)
+        ack = BindAck(4280, 4280, 7, "1688", (unknown, unknown, Negotiated(3, 3, NO_SYNTAX)))
+        answer = pdu.encode_bind_ack(PacketType.BIND_ACK, WHOLE, 1, ack)
+        with self.assertRaisesRegex(ContextRefusedError, "does not serve the interface of KMS"):
+            drive(meet(subject()), performing([answer, b""]))
 
 
 class FailureTests(SynchronousTestCase):

@@ -158,3 +158,23 @@ class RunTests(SynchronousTestCase):
         results = self.run_cases(self.case("a"), self.case("b", UndecidedError("closed")))
         self.assertEqual([each.word for each in results], ["passed", "not tried"])
         self.assertEqual((self.trial.lost, self.trial.lost_after), (True, "bind.a"))
+
+    def test_lost_in_silence(self) -> None:
+        """
+        A host that was just seen and says nothing from the first word of a case on did not survive that case.
+        """
+        self.greetings = [Noise(b""), *[Silence(5.0)] * 100]
+        undecided = UndecidedError("was silent")
+        perilous = self.case("first-request-65535", undecided)
+        results = self.run_cases(self.case("a"), perilous, self.case("b"))
+        self.assertEqual([each.word for each in results], ["passed", "fails", "passed"])
+        self.assertEqual(self.trial.lost_after, "bind.first-request-65535")
+
+    def test_lost_in_the_first(self) -> None:
+        """
+        That goes for the first case as well, for nobody audits a host that was not met.
+        """
+        self.greetings = [Silence(5.0)] * 100
+        results = self.run_cases(self.case("a", UndecidedError("was silent")), self.case("b"))
+        self.assertEqual([each.word for each in results], ["fails", "not tried"])
+        self.assertEqual(self.trial.lost_after, "bind.a")
