@@ -154,6 +154,15 @@ def _explain_event(
         _emit(layouts, _layout_lines, as_json)
 
 
+def _event_meant(word: str) -> str:
+    """
+    Say what to ask for where the number of an event was given and not a code; nothing if it is none.
+    """
+    if word not in map(str, LAYOUTS):
+        return ""
+    return f"{word} is the number of an event; kmsproto explain event{word} tells what is in it"
+
+
 def _explain_codes(words: Sequence[str], explanations: Explanations, as_json: bool) -> None:
     """
     Explain what is known, and say last what is not.
@@ -168,7 +177,7 @@ def _explain_codes(words: Sequence[str], explanations: Explanations, as_json: bo
         try:
             found = explanations.look_up(word)
         except UnknownCodeError as error:
-            problems.append(problem_with(error, word, explanations))
+            problems.append(_event_meant(word) or problem_with(error, word, explanations))
             results.append(
                 {
                     "asked": word,

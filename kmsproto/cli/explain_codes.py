@@ -35,7 +35,9 @@ _IN_A_MESSAGE = re.compile(
     re.ASCII | re.I,
 )
 _HYPHENS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
-_AROUND = " \t\r\n\u00a0\"'`.,;:!()[]<>{}\u2018\u2019\u201c\u201d"
+_AROUND = " \t\r\n\"'`.,;:!()[]<>{}" + "".join(
+    map(chr, (0xA0, 0x2018, 0x2019, 0x201C, 0x201D))  # a space that does not break, and quotes
+)
 _LOOKS_LIKE_A_DIGIT = str.maketrans({"o": "0", "l": "1", "i": "1"})
 _ITF, _WIN32 = 4, 7
 #: What uses the numbers of software licensing, by their first digit (slerror.h).

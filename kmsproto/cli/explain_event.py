@@ -37,7 +37,8 @@ _DATE_ELSEWHERE = re.compile(r"\d{1,4}([./-])\s?\d{1,2}\1\s?\d{1,4}\.?", re.ASCI
 _CLOCK_ELSEWHERE = re.compile(r"\d{1,2}[:.]\d{2}([:.]\d{2})?(\s?[ap]\.?m\.?)?", re.ASCII | re.I)
 #: Where a list begins.
 _BEGINNING = re.compile(r"[\"']?0x[0-9a-f]{1,8}[\"']?\s*,", re.ASCII | re.I)
-_NAMED = re.compile(r"(\w+)\s*[=:]\s*([^\s;,()]+)", re.ASCII)
+#: A name with its value, which is not the next name: a sentence may end with a colon before the names.
+_NAMED = re.compile(r"(\w+)\s*[=:]\s*(?!\w+\s*=)([^\s;,()]+)", re.ASCII)
 _QUOTES = " \t\r\n\"'`\u201c\u201d\u201e\u2018\u2019"
 _MINUTES_OF_A_DAY = 1440
 _MINUTES_OF_AN_HOUR = 60

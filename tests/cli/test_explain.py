@@ -107,6 +107,7 @@ class CodeTests(_ExplainCase):
             self.assertIn("0xC004F074", meant.split("?")[0], text)
         self.assertIn("SL_E_VL_NOT_ENOUGH_COUNT?", self.text("SL_E_VL_NOT_ENOGH_COUNT", status=1))
         self.assertNotIn("did you mean", self.text("nonsense", status=1))
+        self.assertIn("kmsproto explain event12290 tells", self.text("12290", status=1))
         self.assertIn("activation servers", self.text("0xC004C7FF", status=1))
         self.assertIn("slui 0x2a 0xC004C7FF", self.text("0xC004C7FF", status=1))
         self.assertIn("net helpmsg 12007", self.text("0x80072EE7", status=1))
@@ -488,6 +489,11 @@ class EventTests(_ExplainCase):
         for text, number in (
             (f"Reason:0xC004F074\nAppId = {CMID}, SkuId = {sku}\nTrigger=TimerEvent", 8233),
             (f"hr=0xC004F074\nRuleId={CMID};Action=AutoActivate;SkuId={sku}", 8198),
+            (
+                "License Activation (slui.exe) failed with the following error code:\nhr=0xC004F074\n"
+                f"Command-line arguments:\nRuleId={CMID};Action=AutoActivate;SkuId={sku}",
+                8198,
+            ),
             ("License acquisition failure details.\nhr=0xC004C003", 8200),
             (f"Acquisition of a ticket failed (hr=0xC004C4A2) for template Id {CMID}", 8208),
             ("Publishing to DNS in the domain 'example.com' failed.\nInfo:\n0x8007232D", 12293),
