@@ -17,6 +17,7 @@ import click
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.error import ConnectingCancelledError
 
+from kmsproto import __version__
 from kmsproto.cli.asking import Asked, Verdict, ask, make_body, product_options
 from kmsproto.cli.destinations import OWN_DOMAIN, family_option, nameserver_option
 from kmsproto.cli.output import (
@@ -35,7 +36,7 @@ from kmsproto.cli.plugin import (
     finish,
     mistake,
 )
-from kmsproto.cli.targets import Target, parse_target
+from kmsproto.cli.targets import Target, agree, parse_target
 from kmsproto.errors import KMSProtoError
 from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.messages import RequestBody
@@ -129,6 +130,7 @@ class _Order:
 )
 @click.option("-v", "--verbose", count=True, help="Print more lines behind the first.")
 @json_option
+@click.version_option(__version__, "-V", "--version", message="%(prog)s, version %(version)s")
 def check(
     target: str | None,
     hostname: str | None,
@@ -155,6 +157,11 @@ def check(
     Ranges are written as 10, 10:, ~:10, 10:20 or @10:20.  Exits with status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
     place, domain = _read_target(target, hostname, port)
+    if place is not None:
+        try:
+            agree(place, family)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     name, body = make_body(catalog, product, protocol)
     order = _Order(
         place,

@@ -1,7 +1,8 @@
 """
 C{kmsproto completion}: the script that lets a shell complete commands, options and names of products.
 
-The script is click's own, and asks C{kmsproto} itself what fits.
+The script is click's own, and asks C{kmsproto} itself what fits.  It is written for words without blanks or commas,
+which names of products have; what that takes to keep them whole is put right here (L{_CORRECTIONS}).
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ SHELLS = ("bash", "zsh", "fish")
 #: The variable by which the script asks.
 COMPLETE_VARIABLE = "_KMSPROTO_COMPLETE"
 _PROGRAM = "kmsproto"
+#: What click's scripts have, and what must stand there.
+_CORRECTIONS = (
+    # bash: a backslash stands for itself, and no name is a pattern for names of files.
+    ("read type value", "read -r type value"),
+    ("COMPREPLY+=($value)", 'COMPREPLY+=("$value")'),
+    # fish: only the first comma ends the type.
+    ('string split "," $completion', 'string split -m 1 "," $completion'),
+)
 
 
 @click.command()
@@ -37,4 +46,7 @@ def completion(shell: str) -> None:
     assert kind is not None
     script = kind(main, {}, _PROGRAM, COMPLETE_VARIABLE)
     # Not its source(), which runs bash to see how old it is; whoever sources the script sees that too.
-    click.echo(script.source_template % script.source_vars())
+    text = script.source_template % script.source_vars()
+    for theirs, ours in _CORRECTIONS:
+        text = text.replace(theirs, ours)
+    click.echo(text)

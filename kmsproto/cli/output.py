@@ -174,7 +174,7 @@ def run(main: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> N
         if not interrupted or has_status:
             raise
     if interrupted:
-        click.echo(f"{name}: interrupted", err=True)
+        _complain(name, "interrupted", INTERRUPTED)
         raise SystemExit(INTERRUPTED)
 
 

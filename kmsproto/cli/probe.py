@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from twisted.internet.defer import CancelledError
 
 from kmsproto import __version__
 from kmsproto.cli.destinations import (
@@ -38,7 +39,7 @@ from kmsproto.cli.output import (
 )
 from kmsproto.cli.probe_report import JsonReport, Report, TextReport
 from kmsproto.cli.requests import RequestMaker, Wishes, request_options
-from kmsproto.cli.targets import Target
+from kmsproto.cli.targets import Target, agree
 from kmsproto.cli.vlmcs import render_table
 from kmsproto.errors import (
     HostTimeoutError,
@@ -108,6 +109,7 @@ class _Job:
     "-n",
     "--requests",
     type=click.IntRange(1, MAX_REQUESTS),
+    metavar="N",
     default=1,
     show_default=True,
     help="Number of requests; each comes from a client of its own.",
@@ -123,6 +125,7 @@ class _Job:
 @click.option(
     "--at-once",
     type=click.IntRange(1, MAX_AT_ONCE),
+    metavar="N",
     default=1,
     show_default=True,
     help="Number of requests that wait for an answer at the same time.",
@@ -227,6 +230,11 @@ def probe(
         raise click.UsageError("--at-once without multiplexing needs --fresh-connections")
     if as_json and str(write_epids) == "-":
         raise click.UsageError("--json and --write-epids - would both go to the standard output")
+    if target is not None and target.target is not None:
+        try:
+            agree(target.target, family)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     maker = RequestMaker(catalog, Wishes(**wishes))
     options = ClientOptions(
         ndr64=ndr64 == "1",
@@ -361,6 +369,10 @@ async def _asked(
     probing = Probing(reactor, place.endpoint, job.plan, job.options, heard)
     try:
         await probing.run()
+    except CancelledError:
+        report.note(probing.findings)
+        report.break_off("interrupted")
+        raise
     except KMSProtoError as error:
         problem = f"{error}{hint(error)}"
         if report.asked or status_of(error) is not ExitStatus.NO_HOST or last:

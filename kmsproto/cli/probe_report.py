@@ -212,9 +212,11 @@ class TextReport(Report):
     def _sum_up(self) -> None:
         if self._planned > 1:
             refused = self.asked - self.granted
-            parts = [f"{self.granted} requests were granted"]
+            parts = [
+                f"{self.granted} {'request was' if self.granted == 1 else 'requests were'} granted"
+            ]
             if refused:
-                parts.append(f"{refused} were not")
+                parts.append(f"{refused} {'was' if refused == 1 else 'were'} not")
             if self.asked < self._planned and not self._needed:
                 parts.append(f"{self._planned - self.asked} had no answer")
             self._say(", ".join(parts))

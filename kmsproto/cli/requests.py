@@ -66,7 +66,9 @@ class GuidType(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         if isinstance(value, UUID):
             return value
         text = str(value).strip()
-        guid = guid_from_text(text.removeprefix("{").removesuffix("}").casefold())
+        if text.startswith("{") and text.endswith("}"):
+            text = text[1:-1]
+        guid = guid_from_text(text.casefold())
         if guid is None:
             self.fail(
                 f"{value!r} is no GUID; write it as 12345678-9abc-def0-1234-56789abcdef0",
@@ -307,7 +309,10 @@ class RequestMaker:
         """
         wishes = self._wishes
         if wishes.product is not None and not wishes.product.strip():
-            raise click.BadParameter("a product has a name", param_hint="--product")
+            raise click.BadParameter(
+                f"{wishes.product!r} names no product; kmsproto products lists them all",
+                param_hint="--product",
+            )
         try:
             if wishes.product is not None:
                 return self._catalog.product(wishes.product)

@@ -28,8 +28,14 @@ from kmsproto.net.quoting import printable
 USAGE = 2
 #: The status of a command that was interrupted: as shells have it for SIGINT.
 INTERRUPTED = 130
+#: Characters of help at most that stand beside the name of a command: more than any first sentence has.
+_MOST_HELP = 500
 #: The first word of a sentence, which here stands behind a colon.
-_FIRST_WORD = re.compile(r"[A-Z](?=[a-z]* )")
+_FIRST_WORD = re.compile(r"^[A-Z](?=[a-z]* )")
+#: An option that does not exist, as older releases of click have it.
+_NO_OPTION = re.compile(r"^no such option: ([^\s.;]+)")
+#: An argument that may be left out, in its brackets.
+_OPTIONAL = re.compile(r"^invalid value for '\[([A-Z]+)\]'")
 #: Names that were meant, in the words of click.
 _SUGGESTION = re.compile(r"[.;]? \(?[Dd]id you mean (.*?)\)?$")
 
@@ -42,7 +48,9 @@ def explain_error(error: click.ClickException) -> str:
     text = printable(" ".join(error.format_message().split())).rstrip(".")
     if not isinstance(error, click.UsageError):
         return text
-    text = _FIRST_WORD.sub(lambda match: match[0].lower(), text, count=1)
+    text = _FIRST_WORD.sub(lambda match: match[0].lower(), text)
+    text = _NO_OPTION.sub(r"no such option '\1'", text)
+    text = _OPTIONAL.sub(r"invalid value for '\1'", text)
     text = _SUGGESTION.sub(r"; did you mean \1", text)
     if "; " in text:
         return text
@@ -72,9 +80,24 @@ class Group(click.Group):
         """
         if not args and not ctx.resilient_parsing:
             # Not every release of click calls this an error.
-            click.echo(ctx.get_help(), err=True)
+            with suppress(OSError):
+                click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """
+        Write the commands, each with the whole first sentence of its help; click would cut it off at the margin.
+        """
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(_MOST_HELP))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -154,7 +177,9 @@ def unwritable(name: str, error: OSError) -> int:
     @return: The status to end with.
     """
     if not isinstance(error, BrokenPipeError):
-        click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
+        # The standard error may be where nothing can be written.
+        with suppress(OSError):
+            click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
     # Python flushes once more at its end, and would complain.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -325,7 +325,10 @@ class UnknownTests(CheckCase):
         Whatever is wrong on the command line is one UNKNOWN line with status 3, and nobody is asked.
         """
         for arguments, part in (
-            ([], "name one target"),
+            ([], "name one target: HOST[:PORT], .DOMAIN or -"),
+            (["127.0.0.1", "-i", "6"], "leave --ip-version 6 away"),
+            (["-H", "::1", "-i", "4"], "leave --ip-version 4 away"),
+            (["http://kms"], "is no host"),
             (["kms", "-H", "kms"], "name one target"),
             (["kms", "-p", "1700"], "-p goes with -H"),
             (["kms", "more"], "more"),

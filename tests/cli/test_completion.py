@@ -4,6 +4,12 @@ The command C{kmsproto completion}, and the completion of products.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from unittest import SkipTest
+
 import click
 from click.shell_completion import split_arg_string
 from click.testing import CliRunner, Result
@@ -74,6 +80,62 @@ class ScriptTests(_CompletionCase):
             self.assertIn(f"_KMSPROTO_COMPLETE={shell}_complete", result.output)
             self.assertIn("kmsproto", result.output)
             self.assertNotIn("%(", result.output)
+
+    def run_shell(self, program: str, text: str, answer: str) -> list[str]:
+        """
+        Run a shell that has sourced its script, where kmsproto answers with what a test wants.
+
+        @param text: What the shell is to do then.
+        @param answer: What C{kmsproto} prints.
+        """
+        if shutil.which(program) is None:
+            raise SkipTest(f"{program} is not installed")
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        stand_in = directory / "kmsproto"
+        (directory / "answer").write_text(answer)
+        stand_in.write_text(f"#!/bin/sh\ncat '{directory.absolute()}/answer'\n")
+        stand_in.chmod(0o755)
+        done = subprocess.run(
+            [program, "-c", f"{self.invoke(program).stdout}\n{text}"],
+            env={
+                "PATH": f"{directory.absolute()}:{os.environ['PATH']}",
+                "HOME": str(directory.absolute()),
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    def test_bash(self) -> None:
+        """
+        bash is offered names as they were quoted, whole, and takes none for a pattern.
+        """
+        words = "COMP_WORDS=(kmsproto probe -l Win); COMP_CWORD=3; _kmsproto_completion kmsproto"
+        self.assertEqual(
+            self.run_shell(
+                "bash",
+                f"cd /; {words}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+                "plain,Windows\\ A\\ \\(1\\,\\ 2\\)\nplain,*\nplain,probe\n",
+            ),
+            ["Windows\\ A\\ \\(1\\,\\ 2\\)", "*", "probe"],
+        )
+
+    def test_fish(self) -> None:
+        """
+        fish is offered names and their help whole, with the commas that they have.
+        """
+        self.assertEqual(
+            self.run_shell(
+                "fish",
+                "complete -C 'kmsproto probe -l Win'",
+                "plain,Windows A (1, 2)\tnumber 1, the first\nplain,Windows B\n",
+            ),
+            ["Windows A (1, 2)\tnumber 1, the first", "Windows B"],
+        )
 
     def test_usage(self) -> None:
         """

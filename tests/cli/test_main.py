@@ -4,6 +4,7 @@ The C{kmsproto} command: its help and version.
 
 from __future__ import annotations
 
+import click
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +28,18 @@ class MainTests(SynchronousTestCase):
             self.assertEqual(result.exit_code, 0)
             self.assertIn("probe", result.output)
             self.assertIn("grant no licence", " ".join(result.output.split()))
+
+    def test_short_help(self) -> None:
+        """
+        Beside each command stands the whole first sentence of its help.
+        """
+        text = CliRunner().invoke(main, ["--help"]).output
+        words = " ".join(text.split())
+        for name in COMMANDS:
+            command = main.get_command(click.Context(main), name)
+            assert command is not None
+            sentence = " ".join((command.help or "").split(".")[0].split())
+            self.assertIn(f"{name} {sentence}", words)
 
     def test_version(self) -> None:
         """

@@ -9,8 +9,11 @@ import socket
 import tempfile
 import tomllib
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
+
+from twisted.internet.defer import CancelledError
 
 from kmsproto.cli import probe as module
 from kmsproto.cli import probe_report
@@ -31,7 +34,7 @@ from kmsproto.findings import Finding, Severity
 from kmsproto.kms.messages import RequestBody, filetime
 from kmsproto.net.activation import Outcome
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions
-from tests.cli.probing import EPID, HARDWARE_ID, ProbeCase, failed, granted
+from tests.cli.probing import EPID, HARDWARE_ID, Behaviour, ProbeCase, failed, granted
 from tests.net.wiring import NOW, catalog
 from tests.test_packaging import ROOT
 
@@ -406,7 +409,7 @@ class TextTests(ProbeCase):
                 f"1: granted, version 6, 50 clients, {EPID}",
                 "2: the host answered 0xC004F042: no",
                 f"3: granted, version 6, 50 clients, {EPID}",
-                "2 requests were granted, 1 were not",
+                "2 requests were granted, 1 was not",
             ],
         )
 
@@ -525,6 +528,37 @@ class TextTests(ProbeCase):
         self.assertEqual(result.exit_code, 3)
         self.assertIn("2 requests were granted, 3 had no answer", result.output)
         self.assertIn("probe: a: the host closed the connection", result.output)
+
+    def test_interrupted(self) -> None:
+        """
+        Who interrupts it is told what the host had answered, as text and as JSON.
+        """
+        for arguments in ([], ["--json"]):
+            left = iter((granted,))
+
+            def behave(body: RequestBody, left: Iterator[Behaviour] = left) -> Outcome:
+                try:
+                    return next(left)(body)
+                except StopIteration:
+                    raise CancelledError from None
+
+            self.hosts = {"a": behave}
+            result = self.run_probe("kms", "-n", "3", *arguments)
+            self.assertIsInstance(result.exception, CancelledError)
+            if arguments:
+                told = json.loads(result.stdout)
+                self.assertEqual((told["granted"], told["problem"]), (1, "interrupted"))
+            else:
+                self.assertIn("1 request was granted, 2 had no answer\n", result.stdout)
+
+    def test_braces(self) -> None:
+        """
+        A GUID has both braces or none.
+        """
+        self.assertEqual(self.run_probe("kms", "-c", f"{{{GUID.upper()}}}").exit_code, 0)
+        self.assertEqual(self.requests[-1].client_machine_id, UUID(GUID))
+        for text in (f"{{{GUID}", f"{GUID}}}", f"{{{{{GUID}}}}}", GUID.replace("-", "")):
+            self.assertEqual(self.run_probe("kms", "-c", text).exit_code, 2, text)
 
     def test_findings(self) -> None:
         """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.cli.targets import Target, parse_target
+from kmsproto.cli.targets import Target, agree, ip_version, parse_target
 from kmsproto.net.activation import KMS_PORT
 
 HOSTS = st.one_of(
@@ -58,6 +58,44 @@ class TargetTests(SynchronousTestCase):
             with self.subTest(text=text), self.assertRaises(ValueError) as caught:
                 parse_target(text)
             self.assertEqual(str(caught.exception), f"{text!r} names no host")
+
+    def test_no_host_name(self) -> None:
+        """
+        What stands around a host in an address of the web, or has too many colons, is an error and no host to look for.
+        """
+        for text, told in (
+            (
+                "http://kms",
+                "'http://kms' is no host; write HOST or HOST:PORT, and nothing around it",
+            ),
+            ("http://kms:1688", "write HOST or HOST:PORT"),
+            ("kms/", "write HOST or HOST:PORT"),
+            ("kms:1688/", "write HOST or HOST:PORT"),
+            ("user@kms", "write HOST or HOST:PORT"),
+            ("kms:80:80", "'kms:80:80' is no IPv6 address; write HOST:PORT or [IPv6]:PORT"),
+            ("::1:17088", "'::1:17088' is no IPv6 address"),
+            ("[kms:80]:80", "'kms:80' is no IPv6 address"),
+        ):
+            with self.subTest(text=text), self.assertRaises(ValueError) as caught:
+                parse_target(text)
+            self.assertIn(told, str(caught.exception))
+
+    def test_ip_version(self) -> None:
+        """
+        A name has addresses of any version; an address agrees with its own alone.
+        """
+        for host, version in (("127.0.0.1", 4), ("::1", 6), ("fe80::1%eth0", 6), ("kms", None)):
+            self.assertEqual(ip_version(host), version)
+            for family in (None, 4, 6):
+                if family in (None, version) or version is None:
+                    agree(Target(host), family)
+                else:
+                    with self.assertRaises(ValueError) as caught:
+                        agree(Target(host), family)
+                    self.assertEqual(
+                        str(caught.exception),
+                        f"{host} is an IPv{version} address; leave --ip-version {family} away",
+                    )
 
     def test_no_port(self) -> None:
         """

@@ -13,7 +13,7 @@ from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.cli.main import main
-from kmsproto.cli.usage import INTERRUPTED, Group
+from kmsproto.cli.usage import INTERRUPTED, Group, explain_error
 from tests.cli.running import runner
 
 
@@ -43,6 +43,15 @@ class UsageTests(SynchronousTestCase):
             (
                 "probe a b",
                 "kmsproto probe: got unexpected extra argument (b); kmsproto probe --help tells more",
+            ),
+            (
+                "probe a:0",
+                "kmsproto probe: invalid value for 'TARGET': '0' is not a port number (1 to 65535);"
+                " kmsproto probe --help tells more",
+            ),
+            (
+                "probe 127.0.0.1 -i 6",
+                "kmsproto probe: 127.0.0.1 is an IPv4 address; leave --ip-version 6 away",
             ),
         ):
             with self.subTest(arguments=arguments):
@@ -85,6 +94,42 @@ class UsageTests(SynchronousTestCase):
             self.assertTrue(result.stderr.endswith(f": {told['problem']}\n"))
             self.assertEqual(result.stdout.count("\n"), 1)
         self.assertEqual(self.wrong("completion", "x", "--", "--json").stdout, "")
+
+    def test_first_word(self) -> None:
+        """
+        Only the first word begins small, and only if it is no name; an option is in quotes, whatever release of click.
+        """
+        for text, told in (
+            ("No such option: --nosuch", "no such option '--nosuch'; kmsproto --help tells more"),
+            (
+                "No such option: --jso Did you mean --json?",
+                "no such option '--jso'; did you mean --json?",
+            ),
+            ("name HOST[:PORT], .DOMAIN or -; or not", "name HOST[:PORT], .DOMAIN or -; or not"),
+            ("TARGET is wrong; name another", "TARGET is wrong; name another"),
+            ("Got A or B; leave one away", "got A or B; leave one away"),
+        ):
+            self.assertEqual(explain_error(click.UsageError(text)), told)
+
+    def test_full_standard_error(self) -> None:
+        """
+        The status is the same where nobody can be told.
+        """
+        for arguments, status in (([], 2), (["probe", "--nosuch"], 2), (["check"], 3)):
+            with open("/dev/full", "w") as full:
+                run = subprocess.run(
+                    [
+                        sys.executable,
+                        "-c",
+                        "from kmsproto.cli.main import main; main()",
+                        *arguments,
+                    ],
+                    stdout=full,
+                    stderr=full,
+                    check=False,
+                    timeout=60,
+                )
+            self.assertEqual(run.returncode, status, arguments)
 
     def test_control_characters(self) -> None:
         """

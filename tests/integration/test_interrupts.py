@@ -63,6 +63,25 @@ class InterruptTests(TwistdCase):
                 (process.returncode, *said), (130, "", "kmsproto probe: interrupted\n")
             )
 
+    def test_json(self) -> None:
+        """
+        Who reads JSON is told that it was interrupted.
+        """
+        port = self.silent()
+        self.listening.settimeout(PATIENCE)
+        for command in ("probe", "audit"):
+            process = self.begin(command, f"127.0.0.1:{port}", "--json", "--timeout", "600")
+            connection, _ = self.listening.accept()
+            connection.settimeout(PATIENCE)
+            connection.recv(1000)
+            process.send_signal(signal.SIGINT)
+            said, complaint = process.communicate(timeout=PATIENCE)
+            connection.close()
+            self.assertEqual(json.loads(said)["problem"], "interrupted")
+            self.assertEqual(
+                (process.returncode, complaint), (130, f"kmsproto {command}: interrupted\n")
+            )
+
     def test_check(self) -> None:
         """
         A monitoring plugin that is told to end, or cannot write, says that it knows nothing.
