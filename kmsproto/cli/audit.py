@@ -46,7 +46,7 @@ from kmsproto.cli.output import (
     write_file,
 )
 from kmsproto.cli.requests import product_option
-from kmsproto.cli.targets import Target, parse_target
+from kmsproto.cli.targets import Target, agree, parse_target
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.kms.catalog import Catalog
 from kmsproto.net.addresses import resolve
@@ -158,6 +158,7 @@ def audit(
         return
     if target is None:
         raise click.UsageError("Missing argument 'HOST[:PORT]'.")
+    agree(target, family)
     if page is not None:
         if str(page) != "-" and not page.parent.is_dir():
             raise click.UsageError(

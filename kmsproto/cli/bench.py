@@ -46,7 +46,7 @@ from kmsproto.cli.output import (
     timeout_option,
 )
 from kmsproto.cli.requests import RequestMaker, Wishes, product_option
-from kmsproto.cli.targets import Target, parse_target
+from kmsproto.cli.targets import Target, agree, parse_target
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.hresults import HResult
@@ -345,6 +345,7 @@ def bench(
             " raise the limit with 'ulimit -n', or ask for fewer",
             param_hint="--connections",
         )
+    agree(target, family)
     version = None if protocol is None else (int(protocol), 0)
     maker = RequestMaker(catalog, Wishes(product=product, protocol=version))
     if requests is None:

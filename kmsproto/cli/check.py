@@ -158,10 +158,7 @@ def check(
     """
     place, domain = _read_target(target, hostname, port)
     if place is not None:
-        try:
-            agree(place, family)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        agree(place, family)
     name, body = make_body(catalog, product, protocol)
     order = _Order(
         place,

@@ -231,10 +231,7 @@ def probe(
     if as_json and str(write_epids) == "-":
         raise click.UsageError("--json and --write-epids - would both go to the standard output")
     if target is not None and target.target is not None:
-        try:
-            agree(target.target, family)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        agree(target.target, family)
     maker = RequestMaker(catalog, Wishes(**wishes))
     options = ClientOptions(
         ndr64=ndr64 == "1",

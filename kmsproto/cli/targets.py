@@ -7,6 +7,8 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
+import click
+
 from kmsproto.net.activation import KMS_PORT
 
 
@@ -38,11 +40,11 @@ def agree(target: Target, family: int | None) -> None:
     See to it that an address is of the IP version that is wanted.
 
     @param family: That version; L{None} if any will do.
-    @raise ValueError: If it is not.
+    @raise click.UsageError: If it is not.
     """
     found = ip_version(target.host)
     if family is not None and found not in (family, None):
-        raise ValueError(
+        raise click.UsageError(
             f"{target.host} is an IPv{found} address; leave --ip-version {family} away"
         )
 

@@ -44,7 +44,7 @@ def _look_up(host: str, port: int) -> list[_Address]:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         return []
     addresses: list[_Address] = []
     for family, _, _, _, where in found:
@@ -78,10 +78,12 @@ class SystemResolver:
 
     @param reactor: Takes the answers.
     @param family: The IP version of the addresses that are wanted, 4 or 6; L{None} for both.
+    @param name: What is looked up, whichever name is asked for; L{None} for that.
     """
 
-    def __init__(self, reactor: Any, family: int | None = None) -> None:
+    def __init__(self, reactor: Any, family: int | None = None, name: str | None = None) -> None:
         self._reactor = reactor
+        self._name = name
         self._kinds = tuple(_KINDS.values()) if family is None else (_KINDS[family],)
 
     def resolveHostName(  # noqa: N802
@@ -95,7 +97,8 @@ class SystemResolver:
         """
         Look a name up.
         """
-        resolution = _Resolution(hostName)
+        name = self._name or hostName
+        resolution = _Resolution(name)
         resolutionReceiver.resolutionBegan(resolution)
 
         def deliver(found: Sequence[_Address]) -> None:
@@ -106,9 +109,9 @@ class SystemResolver:
             resolutionReceiver.resolutionComplete()
 
         def look_up() -> None:
-            self._reactor.callFromThread(deliver, _look_up(hostName, portNumber))
+            self._reactor.callFromThread(deliver, _look_up(name, portNumber))
 
-        threading.Thread(target=look_up, name=f"look-up of {hostName}", daemon=True).start()
+        threading.Thread(target=look_up, name=f"look-up of {name}", daemon=True).start()
         return resolution
 
 
@@ -201,8 +204,11 @@ class _NamedEndpoint:
     def __init__(self, reactor: Any, host: str, port: int, family: int | None) -> None:
         self._host = host
         self._family = family
-        naming = _NamingReactor(reactor, SystemResolver(reactor, family))
-        self._endpoint = HostnameEndpoint(naming, host, port)
+        # The endpoint refuses names that are none of the Internet's, as Windows machines have with an underscore.  What
+        # such a name means is for the system to say, so the endpoint is given another one, and never looks it up.
+        named = host if host.isascii() else None
+        naming = _NamingReactor(reactor, SystemResolver(reactor, family, named))
+        self._endpoint = HostnameEndpoint(naming, "host" if named else host, port)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """

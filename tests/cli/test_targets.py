@@ -4,6 +4,7 @@ What a user may write for a host and a port.
 
 from __future__ import annotations
 
+from click import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -90,7 +91,7 @@ class TargetTests(SynchronousTestCase):
                 if family in (None, version) or version is None:
                     agree(Target(host), family)
                 else:
-                    with self.assertRaises(ValueError) as caught:
+                    with self.assertRaises(UsageError) as caught:
                         agree(Target(host), family)
                     self.assertEqual(
                         str(caught.exception),

@@ -222,6 +222,16 @@ class EndpointTests(AddressesCase):
         self.answer(0)
         self.successResultOf(connecting)
 
+    def test_names_of_windows(self) -> None:
+        """
+        A name is for the system to judge, also if it is none of the Internet's.
+        """
+        for name in ("kms_host", "-kms-", "kms host"):
+            connecting = self.connecting(name, 4)
+            self.assertEqual(self.asked[-1], name)
+            self.answer(-1)
+            self.successResultOf(connecting)
+
     def test_refused(self) -> None:
         """
         When one address refuses the next is tried; when all do, that is the error.
