@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -80,8 +80,7 @@ class Group(click.Group):
         """
         if not args and not ctx.resilient_parsing:
             # Not every release of click calls this an error.
-            with suppress(OSError):
-                click.echo(ctx.get_help(), err=True)
+            _tell(ctx.get_help())
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)
 
@@ -136,7 +135,7 @@ class Group(click.Group):
             complain(name, explain_error(error), error.exit_code, as_json=wants_json(arguments))
             raise SystemExit(error.exit_code) from error
         except click.Abort as error:
-            click.echo("kmsproto: interrupted", err=True)
+            _tell("kmsproto: interrupted")
             raise SystemExit(INTERRUPTED) from error
         except OSError as error:
             raise SystemExit(unwritable("kmsproto", error)) from error
@@ -159,9 +158,7 @@ def complain(name: str, problem: object, status: int, *, as_json: bool) -> None:
     @param problem: What is wrong and, after a semicolon, what can be done.
     @param status: The status that the command will end with.
     """
-    # The status says it too, so that it does not matter here if nobody can be told.
-    with suppress(OSError):
-        click.echo(f"{name}: {problem}", err=True)
+    _tell(f"{name}: {problem}")
     if as_json:
         try:
             # In one line, for some commands print a document in each.
@@ -177,10 +174,24 @@ def unwritable(name: str, error: OSError) -> int:
     @return: The status to end with.
     """
     if not isinstance(error, BrokenPipeError):
-        # The standard error may be where nothing can be written.
-        with suppress(OSError):
-            click.echo(f"{name}: cannot write: {error.strerror or error}", err=True)
-    # Python flushes once more at its end, and would complain.
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(f"{name}: cannot write: {error.strerror or error}")
+    _drop(sys.stdout)
     return 1
+
+
+def _tell(text: str) -> None:
+    """
+    Write on the standard error; the status says it too, so that it does not matter here if nobody can be told.
+    """
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """
+    Let a stream that cannot be written lead nowhere: Python flushes it once more at its end, and would complain.
+    """
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
