@@ -82,17 +82,26 @@ class InterruptTests(TwistdCase):
                 (process.returncode, complaint), (130, f"kmsproto {command}: interrupted\n")
             )
 
-    def test_check(self) -> None:
+    def waiting(self, command: str) -> tuple[int, subprocess.Popen[str]]:
         """
-        A monitoring plugin that is told to end, or cannot write, says that it knows nothing.
+        Begin a command, and let it wait for a host that says nothing.
+
+        @return: The port of the host, and the process.
         """
         port = self.silent()
         self.listening.settimeout(PATIENCE)
-        process = self.begin("check", f"127.0.0.1:{port}", "--timeout", "600")
+        process = self.begin(command, f"127.0.0.1:{port}", "--timeout", "600")
         connection, _ = self.listening.accept()
         self.addCleanup(connection.close)
         connection.settimeout(PATIENCE)
         connection.recv(1000)
+        return port, process
+
+    def test_check(self) -> None:
+        """
+        A monitoring plugin that is told to end, or cannot write, says that it knows nothing.
+        """
+        _, process = self.waiting("check")
         process.terminate()
         said, complaint = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, complaint), (3, ""))
@@ -104,13 +113,7 @@ class InterruptTests(TwistdCase):
         """
         A load that is interrupted before its host was reached is one line.
         """
-        port = self.silent()
-        self.listening.settimeout(PATIENCE)
-        process = self.begin("bench", f"127.0.0.1:{port}", "--timeout", "600")
-        connection, _ = self.listening.accept()
-        self.addCleanup(connection.close)
-        connection.settimeout(PATIENCE)
-        connection.recv(1000)
+        port, process = self.waiting("bench")
         process.send_signal(signal.SIGINT)
         said, complaint = process.communicate(timeout=PATIENCE)
         self.assertEqual((process.returncode, said), (130, ""))
