@@ -32,6 +32,9 @@ from kmsproto.errors import (
 )
 from kmsproto.net.transports import send_at_once
 
+#: Seconds that the first of several pieces stands alone.
+ALONE = 0.05
+
 _Result = TypeVar("_Result")
 
 
@@ -153,8 +156,9 @@ class Line(Protocol):
             return
         for start in range(0, len(data), piece):
             self.transport.write(data[start : start + piece])
-            # What is written within one round of the reactor would leave together.
-            await deferLater(self._clock, 0, lambda: None)
+            # What is written within one round of the reactor would leave together, and a host that is busy would find
+            # the pieces joined, so it is given the time to find the first alone.
+            await deferLater(self._clock, 0 if start else ALONE, lambda: None)
 
     async def receive(self, seconds: float) -> bytes | None:
         """
