@@ -99,23 +99,32 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
     return sorted(cases, key=lambda case: places.get(case.name, 0))
 
 
-def choose(areas: Collection[Area] = (), names: Iterable[str] = ()) -> tuple[Case, ...]:
+def choose(
+    areas: Collection[Area] = (), names: Iterable[str] = (), *, spare: bool = False
+) -> tuple[Case, ...]:
     """
     Choose cases, in their order; all of them where nothing is chosen.
 
     @param areas: Areas of which all cases are wanted.
     @param names: Names of cases, or numbers of rows.
-    @raise ValueError: If there is no case of such a name.
+    @param spare: Whether those of L{PERILOUS} are not wanted.
+    @raise ValueError: If there is no case of such a name, or none is left.
     """
     wanted = set(names)
     unknown = wanted - {case.name for case in CASES} - {case.row for case in CASES}
     if unknown:
         raise ValueError(f"there is no case {min(unknown)!r}; --list shows all")
-    if not areas and not wanted:
-        return CASES
-    return tuple(
-        case for case in CASES if case.area in areas or case.name in wanted or case.row in wanted
+    chosen = tuple(
+        case
+        for case in CASES
+        if not (areas or wanted) or case.area in areas or case.name in wanted or case.row in wanted
     )
+    if not spare:
+        return chosen
+    harmless = tuple(case for case in chosen if case.name not in PERILOUS)
+    if not harmless:
+        raise ValueError(f"{chosen[0].name} may end the host, and nothing else is chosen")
+    return harmless
 
 
 def meet(subject: Subject) -> Script[Subject]:

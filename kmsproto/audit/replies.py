@@ -231,7 +231,7 @@ class Received(Reply):
             return f"answered with a bind_nak, reason {reason} ({BindNakReason.describe(reason)})"
         if (response := self.response) is not None:
             return f"answered with a response of {len(response.stub)} bytes"
-        return f"answered with {PacketType.describe(self.type)} of {len(self.data)} bytes"
+        return f"answered with {PacketType.describe(self.type)} ({len(self.data)} bytes)"
 
 
 def name_fault(status: int) -> str:

@@ -3,9 +3,10 @@ Where the log of a service goes: a journal in the place of twistd's own log file
 
 twistd asks the application for an observer before it makes one of its own, so a service that has a
 L{Journal<kmsproto.service.journal.Journal>} offers it there.  The journal writes to what twistd would have written to,
-opened at the same time and in the same directory, and takes the same signal to begin a new file.  Where the operator
-has chosen something else, a logger of his own or syslog, or where the service runs in a program that is not twistd,
-there is no journal, and everything is an event of Twisted's logging system.
+opened at the same time and in the same directory, and takes the same signal to begin a new file; where the log is none,
+the signal does nothing, rather than end the host as the system would have it.  Where the operator has chosen something
+else, a logger of his own or syslog, or where the service runs in a program that is not twistd, there is no journal, and
+everything is an event of Twisted's logging system.
 
 With workers the lines come from other processes, stamped already.  They are relayed as they are; without a journal
 they are taken apart, so that whoever observes the events gets their level and text as if they had arisen here.  An
@@ -18,6 +19,7 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application import app
@@ -54,11 +56,15 @@ def open_journal(
     @return: The journal; L{None} where the log is not twistd's own, or twistd will refuse it.
     @raise StartupError: If the file cannot be opened.
     """
-    if not isinstance(twistd, app.ServerOptions) or twistd["logger"] or twistd.get("syslog"):
+    if not isinstance(twistd, app.ServerOptions) or twistd["logger"]:
+        return None
+    if twistd.get("syslog"):
+        _heed(lambda: None)
         return None
     form = choose_form(log_format, timestamps=timestamps)
     name, foreground = twistd["logfile"], twistd.get("nodaemon")
     if foreground and name in (None, "", "-"):
+        _heed(lambda: None)
         return Journal(sink_of(sys.stdout), reactor, form=form)
     if name == "-":
         return None
@@ -78,9 +84,16 @@ def _open_file(name: str, reactor: Any) -> FileSink:
         raise StartupError(
             f"the log {name} cannot be written: {reason}; choose another with twistd --logfile"
         ) from error
-    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-        signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))
+    _heed(lambda: reactor.callFromThread(file.rotate))
     return file
+
+
+def _heed(begin_file: Callable[[], object]) -> None:
+    """
+    Call a function at SIGUSR1, unless that has another meaning in this process.
+    """
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, lambda *_: begin_file())
 
 
 class JournalledService(Service):

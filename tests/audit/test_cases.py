@@ -249,6 +249,21 @@ class BatteryTests(SynchronousTestCase):
         chosen = choose([Area.SECURITY], ["2.17"])
         self.assertEqual({case.area for case in chosen}, {Area.SECURITY, Area.HEADER})
 
+    def test_spare(self) -> None:
+        """
+        What hosts are known not to survive can be left out, but nothing is not a choice.
+        """
+        spared = choose(spare=True)
+        self.assertEqual({*CASES} - {*spared}, {case for case in CASES if case.name in PERILOUS})
+        self.assertEqual(
+            [case.name for case in choose(names=["bind.second", "bind.shared-id"], spare=True)],
+            ["bind.second"],
+        )
+        problem = self.assertRaises(ValueError, choose, names=["bind.shared-id"], spare=True)
+        self.assertEqual(
+            str(problem), "bind.shared-id may end the host, and nothing else is chosen"
+        )
+
     def test_choose_unknown(self) -> None:
         """
         A name that no case has is an error that tells how to find them.

@@ -23,7 +23,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kmsproto.audit.battery import CASES, choose
+from kmsproto.audit.battery import CASES, PERILOUS, choose
 from kmsproto.audit.model import (
     Outcome,
     Script,
@@ -180,6 +180,9 @@ class ArgumentsTests(AuditCase):
         self.assertRefused(self.run_audit(), "Missing argument")
         self.assertRefused(self.run_audit("host:0"), "'0' is not a port number")
         self.assertRefused(self.run_audit("host", "--case", "bind.x"), "there is no case", "--list")
+        self.assertRefused(
+            self.run_audit("host", "--spare", "--case", "bind.shared-id"), "--spare", "may end"
+        )
         self.assertRefused(self.run_audit("host", "--area", "x"), "x")
         self.assertRefused(self.run_audit("host", "-l", "Windows 1"), "--product")
         self.assertRefused(self.run_audit("host", "--timeout", "0"), "--timeout")
@@ -202,6 +205,8 @@ class ArgumentsTests(AuditCase):
         result = self.run_audit("--list")
         self.assertEqual(result.exit_code, 0)
         self.assertEqual(len(result.output.splitlines()), len(CASES))
+        result = self.run_audit("--list", "--spare")
+        self.assertEqual(len(result.output.splitlines()), len(CASES) - len(PERILOUS))
         result = self.run_audit("--list", "--json", "--area", "fault")
         names = [case["case"] for case in json.loads(result.output)]
         self.assertTrue(names)

@@ -163,6 +163,20 @@ class OpenJournalTests(SynchronousTestCase):
         self.assertEqual(Path("x.log").read_text(), "new\n")
         self.assertEqual(Path("x.log.1").read_text(), "old\n")
 
+    def test_no_file_to_begin(self) -> None:
+        """
+        Where the log is no file, SIGUSR1 does nothing; with somebody else's logger it is left alone.
+        """
+        for arguments in (["--nodaemon"], ["--nodaemon", "--logfile=-"], ["--syslog"]):
+            with self.subTest(arguments=arguments):
+                signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+                self.journal(*arguments)
+                os.kill(os.getpid(), signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        self.journal(f"--logger={__name__}.{observer_of_ones_own.__name__}")
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), signal.SIG_DFL)
+        self.assertEqual(os.listdir(), [])
+
     def test_signal_is_somebody_elses(self) -> None:
         """
         Where SIGUSR1 has a meaning already, or is ignored, that stays.
