@@ -422,6 +422,8 @@ class PyKmsLike(ForeignHost):
     an element, at no interface, no version and no operation.
 
     @param dawdle: Seconds that it takes to close.
+    @param displaced: Whether it sees a gap of four bytes where an address of five digits needs none, and does not count
+        it in frag_length.
     """
 
     #: The group of everybody.
@@ -433,9 +435,10 @@ class PyKmsLike(ForeignHost):
         FEATURES + b"\3" + bytes(7): struct.pack("<HH", 3, 3) + bytes(20),
     }
 
-    def __init__(self, *, dawdle: float = 0.0, **options: Any) -> None:
+    def __init__(self, *, dawdle: float = 0.0, displaced: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._dawdle = dawdle
+        self._displaced = displaced
 
     def serve(self, connection: socket.socket) -> None:
         """
@@ -456,8 +459,11 @@ class PyKmsLike(ForeignHost):
         results = b"".join(self.VERDICTS[each[24:40]] for each in elements)
         address = str(self.port).encode() + b"\0"
         body = data[16:20] + struct.pack("<IH", self.GROUP, len(address)) + address
-        body += bytes(-len(body) % 4) + bytes((data[24], 0, 0, 0)) + results
-        return self._whole(data, 12, 0x13, data[10:12], body)
+        gap, uncounted = -len(body) % 4, 0
+        if self._displaced and not gap:
+            gap = uncounted = 4
+        body += bytes(gap) + bytes((data[24], 0, 0, 0)) + results
+        return self._whole(data, 12, 0x13, data[10:12], body, uncounted)
 
     def _response(self, data: bytes) -> bytes:
         length = int.from_bytes(data[8:10], "little") - int.from_bytes(data[10:12], "little")
@@ -489,11 +495,21 @@ class PyKmsLike(ForeignHost):
         body = read_body(message[16 : 16 + _REQUEST_BODY])
         return OpenedRequest(body, message[:16], payload[4:20])
 
-    def _whole(self, data: bytes, kind: int, flags: int, auth_length: bytes, body: bytes) -> bytes:
+    def _whole(
+        self,
+        data: bytes,
+        kind: int,
+        flags: int,
+        auth_length: bytes,
+        body: bytes,
+        uncounted: int = 0,
+    ) -> bytes:
         """
         Make a PDU with the version, data representation and call id of the peer's.
+
+        @param uncounted: Bytes that its length leaves out.
         """
-        length = struct.pack("<H", 16 + len(body))
+        length = struct.pack("<H", 16 + len(body) - uncounted)
         return (
             data[:2] + bytes((kind, flags)) + data[4:8] + length + auth_length + data[12:16] + body
         )

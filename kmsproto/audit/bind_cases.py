@@ -23,7 +23,7 @@ from kmsproto.audit.model import (
     passed,
 )
 from kmsproto.audit.packets import PLAIN, alter, bind, element, packet, request, stub
-from kmsproto.audit.replies import ANY_NAK, CLOSE, Received, nak, shortened
+from kmsproto.audit.replies import ANY_NAK, CLOSE, Received, displaced, nak, shortened
 from kmsproto.audit.subject import Subject
 from kmsproto.rpc.numbers import (
     MAX_FRAGMENT,
@@ -140,6 +140,28 @@ def _address(subject: Subject) -> Script[Verdict]:
     if int(text) != subject.port:
         return noted(f"gave the port {text} as its address and is reached at {subject.port}")
     return passed(f"gave its port, {text}")
+
+
+@define(
+    "bind.layout",
+    "3",
+    Level.MUST,
+    "where the results of a bind_ack stand",
+    "The results begin at the first multiple of four bytes behind the secondary address, and frag_length counts them.",
+    "C706 12.6.4.4",
+)
+def _layout(subject: Subject) -> Script[Verdict]:
+    link = Link(subject)
+    yield from link.connect()
+    reply = yield from link.exchange(bind(PLAIN))
+    if not isinstance(reply, Received) or reply.ack is None:
+        raise UndecidedError(f"{reply.describe()} when it was asked for a bind")
+    place = displaced(reply.header, reply.data)
+    if place is None:
+        return passed("put them there")
+    missing = len(reply.data) - reply.header.frag_length
+    uncounted = f", and sent {missing} bytes more than it said" if missing else ""
+    return failed(f"put them {place.stop - place.start} bytes behind their place{uncounted}")
 
 
 @define(
@@ -309,6 +331,7 @@ CASES: tuple[Case, ...] = (
     _sizes("large", "fragment sizes of 65535", 0xFFFF, 0xFFFF),
     _sizes_windows,
     _promise,
+    _layout,
     _address,
     _padding,
     _new_group,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kmsproto.audit import packets
 from kmsproto.audit.model import NotApplicableError, Script, Step, UndecidedError
 from kmsproto.audit.packets import PLAIN, Element
-from kmsproto.audit.replies import Closed, Noise, Received, Reply, Silence
+from kmsproto.audit.replies import Closed, Noise, Received, Reply, Silence, excess
 from kmsproto.audit.subject import Subject
 from kmsproto.errors import RemoteProtocolError
 from kmsproto.kms.envelopes import OpenedRequest
@@ -143,8 +143,11 @@ class Link:
             return self._noise()
         if len(data) < header.frag_length:
             return self._noise() if self._ended else None
-        whole = bytes(data[: header.frag_length])
-        del data[: header.frag_length]
+        length = header.frag_length + excess(header, data)
+        if len(data) < length and not self._ended:
+            return None
+        whole = bytes(data[:length])
+        del data[:length]
         return Received(header, whole)
 
     def _noise(self) -> Noise:

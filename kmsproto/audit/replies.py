@@ -26,6 +26,8 @@ _FAULT = {order: Struct(order + "IHBBII") for order in "<>"}
 _RESPONSE = {order: Struct(order + "IHBB") for order in "<>"}
 #: The fixed part of a bind_ack, up to and including the length of the secondary address.
 _ACK = {order: Struct(order + "HHIH") for order in "<>"}
+#: Bytes of a gap that should not be there.
+_GAP = 4
 #: Parts of a list that are shown, and characters of a text.
 _LISTED, _SHOWN = 8, 40
 
@@ -160,12 +162,17 @@ class Received(Reply):
     @property
     def ack(self) -> BindAck | None:
         """
-        The body of a bind_ack or alter_context_resp; L{None} for others, and for one that cannot be read.
+        The body of a bind_ack or alter_context_resp, wherever its results stand; L{None} for others, and for one that
+        cannot be read.
         """
         if self.type not in (PacketType.BIND_ACK, PacketType.ALTER_CONTEXT_RESP):
             return None
+        header, data = self.header, self.data
+        if (place := displaced(header, data)) is not None:
+            data = data[: place.start] + data[place.stop :]
+            header = header._replace(frag_length=len(data))
         try:
-            return pdu.decode_bind_ack(self.header, self.data)
+            return pdu.decode_bind_ack(header, data)
         except RemoteProtocolError:
             return None
 
@@ -186,11 +193,9 @@ class Received(Reply):
         """
         The bytes between the secondary address of a bind_ack and its results, which align them.
         """
-        layout = _ACK[self.header.byte_order]
         if self.ack is None:
             return b""
-        *_, length = layout.unpack_from(self.data, pdu.HEADER_LENGTH)
-        start = pdu.HEADER_LENGTH + layout.size + int(length)
+        start = _address_end(self.header, self.data)
         return self.data[start : start + -start % 4]
 
     @property
@@ -211,10 +216,7 @@ class Received(Reply):
         ack = self.ack
         if ack is None:
             return pdu.HEADER_LENGTH
-        gap = self.address_gap
-        *_, length = _ACK[self.header.byte_order].unpack_from(self.data, pdu.HEADER_LENGTH)
-        fixed = pdu.HEADER_LENGTH + _ACK[self.header.byte_order].size
-        return fixed + int(length) + len(gap) + 4 + 24 * len(ack.results)
+        return _results_place(self.header, self.data) + 4 + 24 * len(ack.results)
 
     def describe(self) -> str:
         """
@@ -232,6 +234,50 @@ class Received(Reply):
         if (response := self.response) is not None:
             return f"answered with a response of {len(response.stub)} bytes"
         return f"answered with {PacketType.describe(self.type)} ({len(self.data)} bytes)"
+
+
+def _address_end(header: Header, data: bytes | bytearray) -> int:
+    layout = _ACK[header.byte_order]
+    *_, length = layout.unpack_from(data, pdu.HEADER_LENGTH)
+    return pdu.HEADER_LENGTH + layout.size + int(length)
+
+
+def _results_place(header: Header, data: bytes | bytearray) -> int:
+    end = _address_end(header, data)
+    return end + -end % 4
+
+
+def displaced(header: Header, data: bytes | bytearray) -> range | None:
+    """
+    Find the bytes by which the results of a bind_ack stand behind their place.
+
+    A host is known that puts a gap of four bytes behind an address that needs none, one of five digits, and does not
+    count them in frag_length.  No client can read that.  The audit can, and so need not give up.
+
+    @param header: The header of the PDU.
+    @param data: The PDU, and all that came behind it.
+    @return: Where those bytes are; L{None} if the results stand where they belong, or cannot be found.
+    """
+    fixed = pdu.HEADER_LENGTH + _ACK[header.byte_order].size
+    if header.packet_type != PacketType.BIND_ACK or len(data) < fixed:
+        return None
+    start = _results_place(header, data)
+    count, *reserved = data[start + _GAP : start + _GAP + 4] or b"\0"
+    counted = start + 4 + 24 * count
+    if any(data[start : start + _GAP]) or not count or any(reserved):
+        return None
+    # A bind_ack that holds no results ends behind their number.
+    return range(start, start + _GAP) if header.frag_length in (counted, counted + _GAP) else None
+
+
+def excess(header: Header, data: bytes | bytearray) -> int:
+    """
+    Tell how many bytes of a PDU stand behind what its header says.
+    """
+    place = displaced(header, data)
+    if place is None:
+        return 0
+    return place.stop + 4 + 24 * data[place.stop] - header.frag_length
 
 
 def name_fault(status: int) -> str:

@@ -56,6 +56,19 @@ def received(data: bytes) -> Received:
     return Received(pdu.decode_header(data), data)
 
 
+def displaced_ack(counted: bool) -> tuple[bytes, BindAck]:
+    """
+    Make a bind_ack whose address of five digits is followed by a gap that does not belong there.
+
+    @param counted: Whether frag_length counts the gap.
+    @return: The PDU, and what it says.
+    """
+    ack = BindAck(5840, 5840, 7, "16880", (Negotiated(0, 0, NDR), Negotiated(2, 2, NO_SYNTAX)))
+    data = pdu.encode_bind_ack(PacketType.BIND_ACK, 3, 1, ack)
+    length = len(data) + (4 if counted else 0)
+    return data[:8] + length.to_bytes(2, "little") + data[10:32] + bytes(4) + data[32:], ack
+
+
 class PacketTests(SynchronousTestCase):
     """
     Without a lie, the PDUs are those that the library writes.
@@ -188,6 +201,34 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(reply.address_gap, b"\0")
         self.assertIsNone(reply.trailer_type)
 
+    def test_displaced(self) -> None:
+        """
+        Results that stand four bytes behind their place are found, and their place is told.
+        """
+        for counted in (False, True):
+            data, ack = displaced_ack(counted)
+            reply = received(data)
+            self.assertEqual(reply.ack, ack)
+            self.assertEqual(replies.displaced(reply.header, data), range(32, 36))
+            self.assertEqual(replies.excess(reply.header, data), 0 if counted else 4)
+
+    def test_in_place(self) -> None:
+        """
+        What looks alike is a bind_ack as it should be, or none at all: without results, with too few bytes, with
+        something in the gap.
+        """
+        none = BindAck(5840, 5840, 7, "16880", ())
+        whole = pdu.encode_bind_ack(PacketType.BIND_ACK, 3, 1, none)
+        following = pdu.encode_bind_nak(1, 0)
+        self.assertIsNone(replies.displaced(pdu.decode_header(whole), whole + following))
+        self.assertEqual(received(whole).ack, none)
+        data, _ = displaced_ack(False)
+        for wrong in (data[:20], data[:33], data[:36], data[:32] + b"\1" + data[33:]):
+            self.assertIsNone(replies.displaced(pdu.decode_header(data), wrong))
+            self.assertEqual(replies.excess(pdu.decode_header(data), wrong), 0)
+        response = pdu.encode_response(1, 0, bytes(80), 5840)[0]
+        self.assertIsNone(replies.displaced(pdu.decode_header(response), response))
+
     def test_many_results(self) -> None:
         """
         Of many results that differ only the first are told.
@@ -286,6 +327,19 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(self.replies(one, b"", number=2), [received(one), Closed()])
         self.assertEqual(self.replies(one[:20], b"", number=2), [Noise(one[:20]), Closed()])
         self.assertEqual(self.replies(b"abc", b"", number=2), [Noise(b"abc"), Closed()])
+
+    def test_excess(self) -> None:
+        """
+        Bytes of a bind_ack that its header does not count belong to it, and not to the next PDU.
+        """
+        data, _ = displaced_ack(False)
+        following = pdu.encode_bind_nak(1, 0)
+        expected = [received(data), received(following)]
+        self.assertEqual(self.replies(data + following, number=2), expected)
+        self.assertEqual(self.replies(data[:-4], data[-4:] + following, number=2), expected)
+        cut = received(data[:-4])
+        self.assertEqual(self.replies(data[:-4], b"", number=2), [cut, Closed()])
+        self.assertIsNone(cut.ack)
 
     def test_silence(self) -> None:
         """

@@ -339,6 +339,25 @@ class ForeignHostTests(AuditCase):
             {name: case["verdict"] for name, case in soon.items()},
         )
 
+    def test_displaced_results(self) -> None:
+        """
+        A host whose bind_ack no client can read is audited all the same; where the results stand is a case of its own.
+        """
+        with running(PyKmsLike, displaced=True) as port:
+            self.assertGreater(port, 9999, "the address has five digits")
+            displaced = self.verdicts(f"127.0.0.1:{port}", "--timeout", "2")
+        with running(PyKmsLike) as port:
+            ordinary = self.verdicts(f"127.0.0.1:{port}", "--timeout", "2")
+        self.assertEqual(
+            {
+                name: (case["verdict"], ordinary[name]["verdict"])
+                for name, case in displaced.items()
+                if case["verdict"] != ordinary[name]["verdict"]
+            },
+            {"bind.layout": ("fails", "passed")},
+        )
+        self.assertIn("4 bytes behind their place", displaced["bind.layout"]["did"])
+
     def test_random_identity(self) -> None:
         """
         A host that draws an ePID for every answer is told so, over IPv6 too.
