@@ -2,11 +2,13 @@
 Asking one place for one activation and telling what came of it, for the commands that ask many places or for a monitor.
 
 The errors of the client say who made which mistake; here each becomes one of five verdicts (L{Verdict}), which is what
-an operator wants to know of a place first.  The options that say what is asked for are here too.
+an operator wants to know of a place first.  The options that say what is asked for are here too, and what keeps a
+command from more connections than it may have (L{check_room}).
 """
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -28,6 +30,9 @@ from kmsproto.net.addresses import endpoint_to
 from kmsproto.net.client import ClientOptions, activate
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Files that a command needs besides its connections.
+_OTHER_FILES = 24
 
 
 class Verdict(Enum):
@@ -102,6 +107,23 @@ async def ask(
         epid=response.body.epid,
         count=response.body.client_count,
     )
+
+
+def check_room(connections: int, option: str) -> None:
+    """
+    See to it that the limit on open files leaves room for so many connections.
+
+    @param option: The option that asks for them.
+    @raise click.BadParameter: If it does not.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = connections if soft == resource.RLIM_INFINITY else max(soft - _OTHER_FILES, 0)
+    if connections > room:
+        raise click.BadParameter(
+            f"this process may open {room} connections, not {connections};"
+            " raise the limit with 'ulimit -n', or ask for fewer",
+            param_hint=option,
+        )
 
 
 def make_body(

@@ -12,7 +12,6 @@ not count more of them than C{--clients} says.
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +25,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
+from kmsproto.cli.asking import check_room
 from kmsproto.cli.destinations import family_option
 from kmsproto.cli.output import (
     INTERRUPTED,
@@ -47,14 +46,15 @@ from kmsproto.cli.output import (
 )
 from kmsproto.cli.requests import RequestMaker, Wishes, product_option
 from kmsproto.cli.targets import Target, agree, parse_target
+from kmsproto.cli.usage import complain
 from kmsproto.errors import HostTimeoutError, HostUnreachableError, KMSProtoError
 from kmsproto.kms.catalog import Catalog
 from kmsproto.kms.hresults import HResult
 from kmsproto.kms.messages import PROTOCOL_VERSIONS, RequestBody, filetime
 from kmsproto.net.access import is_private
-from kmsproto.net.addresses import resolve
+from kmsproto.net.addresses import endpoint_to, resolve
 from kmsproto.net.client import ClientOptions
-from kmsproto.net.load import Load, LoadPlan, Tally, first_reached
+from kmsproto.net.load import SPENT, Load, LoadPlan, Tally, first_reached
 
 #: Requests when nobody says how many or how long.
 DEFAULT_REQUESTS = 1000
@@ -70,8 +70,8 @@ PERCENTILES = (50, 90, 95, 99)
 BUSY = 0.85
 #: Seconds of a load that is too short to tell.
 LONG_ENOUGH = 0.1
-#: Files that the command needs besides its connections.
-OTHER_FILES = 24
+#: The signals that end a load early.
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 #: Seconds between two looks at a load that runs.
 REFRESH = 0.25
 
@@ -181,6 +181,8 @@ class Report:
         if plan.pipeline > 1:
             used += f", {plan.pipeline} requests at a time on each"
         yield "connections", f"{tally.connections} made; {used}"
+        if SPENT in tally.failed and not tally.gave_up:
+            yield "hint", "measure a host that ends each connection behind an answer with --fresh"
         limit = "; it was the limit itself: the host can do more" if self.client_limited else ""
         yield "this client", f"{tally.cpu_share:.0%} of a processor{limit}"
         if tally.gave_up:
@@ -328,7 +330,8 @@ def bench(
     """
     Put a load on a KMS host of your own, and measure it.
 
-    Only hosts on this machine or in a private network are asked.  Ctrl-C ends it early and shows what was measured.
+    Only hosts on this machine or in a private network are asked.  Ctrl-C, or SIGTERM, ends it early and shows what was
+    measured.
 
     Exits with status 0 when every request was granted, with 1 when some were not, with 3 when the host was not
     reached, and with 130 when it was interrupted.
@@ -338,13 +341,7 @@ def bench(
             "with --fresh each request has a connection of its own; leave one of them off",
             param_hint="--pipeline",
         )
-    room = spare_files()
-    if connections > room:
-        raise click.BadParameter(
-            f"this process may open {room} connections, not {connections};"
-            " raise the limit with 'ulimit -n', or ask for fewer",
-            param_hint="--connections",
-        )
+    check_room(connections, "--connections")
     agree(target, family)
     version = None if protocol is None else (int(protocol), 0)
     maker = RequestMaker(catalog, Wishes(product=product, protocol=version))
@@ -361,14 +358,6 @@ def bench(
         ClientOptions(timeout=timeout),
     )
     run(_bench, target, family, maker.name, clients, plan, as_json)
-
-
-def spare_files() -> int:
-    """
-    Tell how many connections the limit on open files leaves room for.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(soft - OTHER_FILES, 0)
 
 
 async def _bench(
@@ -390,7 +379,12 @@ async def _bench(
     except KMSProtoError as error:
         fail(f"{target}: {error}{_hint(error)}", status_of(error))
     except (CancelledError, ConnectingCancelledError):
-        click.echo(f"kmsproto bench: {target}: interrupted before the host was reached", err=True)
+        complain(
+            "kmsproto bench",
+            f"{target}: interrupted before the host was reached",
+            INTERRUPTED,
+            as_json=as_json,
+        )
         raise SystemExit(INTERRUPTED) from None
     load = Load(reactor, endpoint, plan)
     with interrupting(reactor, load.stop), watched(reactor, load, plan, quiet=as_json):
@@ -410,9 +404,7 @@ async def _reach(
     Find the address of a host at which it accepts a bind, and how to get there.
     """
     addresses = await find_addresses(reactor, target, family, options.timeout)
-    endpoints = [
-        endpoint_at(reactor, address, target.port, options.timeout) for address in addresses
-    ]
+    endpoints = [endpoint_to(reactor, address, target.port) for address in addresses]
     endpoint = await first_reached(reactor, endpoints, options)
     return addresses[endpoints.index(endpoint)], endpoint
 
@@ -465,29 +457,21 @@ async def find_addresses(
     return addresses
 
 
-def endpoint_at(reactor: Any, address: str, port: int, timeout: float) -> IStreamClientEndpoint:
-    """
-    Make the endpoint of an address that needs no look-up.
-    """
-    kind: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-    endpoint: IStreamClientEndpoint = kind(reactor, address, port, timeout=timeout)
-    return endpoint
-
-
 @contextmanager
 def interrupting(reactor: Any, act: Callable[[], object]) -> Iterator[None]:
     """
-    Let Ctrl-C do this, where it would otherwise end the command without a word.
+    Let Ctrl-C and SIGTERM do this, where they would otherwise end the command without a word.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         reactor.callFromThread(act)
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in _INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

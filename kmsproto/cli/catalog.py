@@ -26,7 +26,12 @@ def catalog() -> None:
 
 
 @catalog.command()
-@click.option("--kmd", required=True, type=_FILE, help="The file to write, for vlmcsd -j.")
+@click.option(
+    "--kmd",
+    required=True,
+    type=_FILE,
+    help="The file to write, for vlmcsd -j; - for the standard output.",
+)
 @click.option("--kms-data", type=_FILE, help="A file that extends the built-in catalogue.")
 @click.option("--kms-data-only", is_flag=True, help="Use that file instead of it.")
 @click.option(
@@ -53,7 +58,9 @@ def export(
     write_file(kmd, data, force)
     click.echo(
         f"{kmd}: {len(file.csvlks)} CSVLKs, {len(file.applications)} applications,"
-        f" {len(file.kms_ids)} KMS ids, {len(file.skus)} SKUs, {len(file.host_builds)} host builds"
+        f" {len(file.kms_ids)} KMS ids, {len(file.skus)} SKUs, {len(file.host_builds)} host builds",
+        # Behind the file itself it would be a part of it.
+        err=str(kmd) == "-",
     )
     if len(file.skus) < most:
         click.echo(

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 from typing import BinaryIO, NoReturn
@@ -19,7 +18,7 @@ from typing import BinaryIO, NoReturn
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kmsproto.cli.decode_report import JsonReport, ListReport, Report, TextReport
+from kmsproto.cli.decode_report import JsonReport, ListReport, Report, TextReport, flush
 from kmsproto.cli.output import ExitStatus, catalog_option, console
 from kmsproto.cli.usage import INTERRUPTED
 from kmsproto.decode.captures import ByteSource, CaptureError
@@ -39,8 +38,8 @@ class _Input:
     """
     What is read.
 
-    Whoever watches a network stops that with Ctrl-C, and wants what was seen all the same.  So the reading stops, and
-    never the work on what was read.
+    Whoever watches a network stops that with Ctrl-C, or with SIGTERM as C{timeout} and systemd do, and wants what was
+    seen all the same.  So the reading stops, and never the work on what was read.
 
     @ivar advance: Is told how many bytes were read.
     """
@@ -78,11 +77,13 @@ class _Input:
         """
         Let the user stop the reading.
         """
-        before = signal.signal(signal.SIGINT, self._stop)
+        numbers = signal.SIGINT, signal.SIGTERM
+        before = [signal.signal(number, self._stop) for number in numbers]
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 def _fail(report: Report, problem: str, status: ExitStatus = ExitStatus.FAILED) -> NoReturn:
@@ -90,7 +91,7 @@ def _fail(report: Report, problem: str, status: ExitStatus = ExitStatus.FAILED) 
     End with one line on the standard error, and the same for whoever reads the report as JSON.
     """
     report.fail(problem, status)
-    sys.stdout.flush()
+    flush()
     click.echo(f"{click.get_current_context().command_path}: {problem}", err=True)
     raise SystemExit(status)
 
@@ -104,10 +105,11 @@ def _open(name: str, report: Report) -> BinaryIO:
             _fail(report, "the standard input is closed; name a file", ExitStatus.USAGE)
         return sys.stdin.buffer
     try:
-        return Path(name).open("rb")
+        return open(name, "rb")  # not Path, to which no name is the directory
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        _fail(report, f"{name}: cannot be read: {reason}", ExitStatus.USAGE)
+        problem = f"{name or repr(name)}: cannot be read: {reason}; name another, or - for the standard input"
+        _fail(report, problem, ExitStatus.USAGE)
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def _watched(source: _Input, size: int) -> Iterator[None]:
     """
     err = console(stderr=True)
     # What is decoded and how far it came would be written over each other.
-    if not size or not err.is_terminal or sys.stdout.isatty():
+    if not size or not err.is_terminal or (sys.stdout is not None and sys.stdout.isatty()):
         yield
         return
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -165,16 +167,24 @@ def describe_counts(counts: Counts) -> str:
     return f"{text}; passed over: {noise}" if noise else text
 
 
-def _nothing_found(counts: Counts) -> str:
+def _nothing_found(counts: Counts, is_capture: bool) -> str:
     """
     Say that there was nothing of interest, and what can be done.
     """
+    if is_capture and not counts.frames:
+        return (
+            "the capture has no packets; capture what goes to and from the host's port,"
+            " as tcpdump -w FILE port 1688 does"
+        )
     if counts.frames:
         return (
             f"no KMS in it; {describe_counts(counts)}; capture what goes to and from the host's port,"
             " and name the port with --port if the beginning of the connection is missing"
         )
-    return "no KMS in it; neither a PDU of DCE/RPC nor a message of KMS begins anywhere"
+    return (
+        "no KMS in it; neither a PDU of DCE/RPC nor a message of KMS begins anywhere; what is read are captures,"
+        " hexadecimal dumps and raw bytes, and --format says which it is"
+    )
 
 
 @click.command(epilog=_EXAMPLES)
@@ -232,7 +242,8 @@ def decode(
     bytes: PDUs of DCE/RPC, or a KMS request or response alone.  Without FILE, or with -, the standard input is read.
 
     Requests are opened, and answers verified as a client does it.  The status is 0 if all that was found is right, and
-    1 if something is wrong, the capture is damaged or cut, or there is no KMS in it; 130 if it is stopped with Ctrl-C.
+    1 if something is wrong, the capture is damaged or cut, or there is no KMS in it; 130 if it is stopped, with Ctrl-C
+    or SIGTERM.
 
     With --summary the words of a line are: time, client, host, protocol version, product, client machine id,
     workstation, result, count of clients, ePID, and how many checks of the answer passed.
@@ -260,11 +271,11 @@ def decode(
                 report.add(event)
         counts = decoder.counts
     report.finish(counts)
-    sys.stdout.flush()
+    flush()
     for note in counts.notes:
         click.echo(f"note: {note}", err=True)
     if not interrupted and not counts.calls and not counts.other_pdus:
-        _fail(report, _nothing_found(counts))
+        _fail(report, _nothing_found(counts, decoder.is_capture))
     if not quiet:
         click.echo(describe_counts(counts), err=True)
     if interrupted:

@@ -38,6 +38,22 @@ _STYLES = {
 }
 
 
+def flush() -> None:
+    """
+    Hand on what was written to the standard output.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _write(text: str) -> None:
+    """
+    Write a line, or some; where the standard output was closed by whoever called nobody wants them.
+    """
+    if sys.stdout is not None:
+        sys.stdout.write(f"{text}\n")
+
+
 class Report(ABC):
     """
     What all reports have.
@@ -60,7 +76,7 @@ class Report(ABC):
             return
         self.show(event)
         if self._live:
-            sys.stdout.flush()
+            flush()
 
     @abstractmethod
     def show(self, event: Event) -> None:
@@ -155,7 +171,7 @@ class TextReport(Report):
 
     def _flush(self) -> None:
         if self._lines:
-            sys.stdout.write("\n".join(self._lines) + "\n")
+            _write("\n".join(self._lines))
             self._lines.clear()
 
 
@@ -170,15 +186,15 @@ class ListReport(Report):
         """
         if isinstance(event, CallSeen):
             words = map(_word, summary_line(event, self._catalog))
-            sys.stdout.write("  ".join(words) + "\n")
+            _write("  ".join(words))
             for problem in event.problems:
-                sys.stdout.write(f"  problem: {printable(problem)}\n")
+                _write(f"  problem: {printable(problem)}")
         elif problems_of(event):
             problems = (event.text,) if isinstance(event, Remark) else event.problems
             route = show_route(event.conversation, "")
             for problem in problems:
                 told = [route, printable(problem)] if route else [printable(problem)]
-                sys.stdout.write(f"  problem: {'  '.join(told)}\n")
+                _write(f"  problem: {'  '.join(told)}")
 
 
 def _word(text: str) -> str:
@@ -221,4 +237,4 @@ class JsonReport(Report):
 
     def _print(self, document: dict[str, object]) -> None:
         # Escapes are for whoever looks at it on a terminal: names are chosen by peers.
-        sys.stdout.write(json.dumps(document) + "\n")
+        _write(json.dumps(document))

@@ -21,7 +21,12 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IResolver
 
 from kmsproto.cli.asking import Asked, Verdict, ask, make_body, product_options
-from kmsproto.cli.destinations import family_option, ignore_order_option, nameserver_option
+from kmsproto.cli.destinations import (
+    OWN_DOMAIN,
+    family_option,
+    ignore_order_option,
+    nameserver_option,
+)
 from kmsproto.cli.output import (
     ExitStatus,
     catalog_option,
@@ -289,11 +294,13 @@ def discover(
     """
     Find the KMS hosts of a domain as its clients do, and see whether they answer.
 
-    Without DOMAIN it tries this machine's own domain, and then the suffixes that it searches.
+    Without DOMAIN, or with "-", it tries this machine's own domain, and then the suffixes that it searches.
 
     Exits with status 0 when at least one host grants an activation and nothing is wrong, with 1 when a record or a host
     is wrong, and with 3 when no host is found or none answers.
     """
+    if domain == OWN_DOMAIN:
+        domain = None
     if domain is not None:
         try:
             domain = normalize_domain(_without_service(domain))

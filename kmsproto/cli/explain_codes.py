@@ -25,6 +25,8 @@ from kmsproto.kms.explanations import Explanations, Parts, UnknownCodeError, num
 #: Suggestions for one code at most.
 MOST_SUGGESTIONS = 3
 _PLAIN_WORDS_OF_A_MESSAGE = 3
+#: Words that stand before a code in a message, and are parts of names only where they stand alone.
+_BEFORE_A_CODE = frozenset({"error", "code", "hresult", "result", "status"})
 _LIKENESS = 0.8
 _LONGEST = 80
 _HEXADECIMAL = re.compile(r"(?:0x|&h|)(?:f{8})?([0-9a-f]{8})(?:u?l{0,2}|h|&)", re.ASCII | re.I)
@@ -62,22 +64,27 @@ def codes_in(words: Sequence[str]) -> list[str]:
     bare = [_bare(word) for word in words]
     message = " ".join(words).translate(_HYPHENS)
     codes = list(dict.fromkeys(_bare(match[0]) for match in _IN_A_MESSAGE.finditer(message)))
-    if codes and _is_message(message.split()):
+    # What has blanks or commas within one argument is no code, whatever else it is.
+    is_one = len(bare) == 1 and re.search(r"[\s,;/]", bare[0])
+    if codes and (is_one or _is_message(message.split())):
         return codes
     return bare
 
 
 def _is_message(words: Sequence[str]) -> bool:
     """
-    Tell a message from a list of codes: it has a word before a colon, or some that can be no name of a code.
+    Tell a message from a list of codes: it has a word before a colon, or says that a code follows, or has some words
+    that can be no name of a code.
     """
+    bare = list(map(_bare, words))
     plain = [
         word
-        for word in map(_bare, words)
+        for word in bare
         if word.isalpha() and not word.isupper() and not _HEXADECIMAL.fullmatch(word)
     ]
     colon = any(word.endswith((":", "=")) or re.match(r"[A-Za-z]+[:=]", word) for word in words)
-    return colon or len(plain) >= _PLAIN_WORDS_OF_A_MESSAGE
+    says = not _BEFORE_A_CODE.isdisjoint(map(str.casefold, bare))
+    return colon or says or len(plain) >= _PLAIN_WORDS_OF_A_MESSAGE
 
 
 def _bare(word: str) -> str:
@@ -148,8 +155,13 @@ def problem_with(error: UnknownCodeError, text: str, explanations: Explanations)
         said += f": {Parts(error.code)}"
         for note in (owner(error.code), where_windows_tells(error.code)):
             said += f", {note}" if note else ""
-    near = suggestions(text, explanations)
-    return f"{said}; did you mean {' or '.join(near)}?" if near else said
+    near = " or ".join(suggestions(text, explanations))
+    if not near:
+        return said
+    if error.code is not None and _HEXADECIMAL.fullmatch(text):
+        # There may well be such a code; that others are written nearly like it does not make it one of them.
+        return f"{said}; only if it was mistyped, it may be {near}"
+    return f"{said}; did you mean {near}?"
 
 
 def owner(code: int) -> str:

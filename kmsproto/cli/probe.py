@@ -17,6 +17,7 @@ import click
 from twisted.internet.defer import CancelledError
 
 from kmsproto import __version__
+from kmsproto.cli.asking import check_room
 from kmsproto.cli.destinations import (
     Destination,
     Whereabouts,
@@ -42,6 +43,8 @@ from kmsproto.cli.requests import RequestMaker, Wishes, request_options
 from kmsproto.cli.targets import Target, agree
 from kmsproto.cli.vlmcs import render_table
 from kmsproto.errors import (
+    BindRefusedError,
+    ContextRefusedError,
     HostTimeoutError,
     HostUnreachableError,
     KMSProtoError,
@@ -253,6 +256,8 @@ def probe(
         plan = Plan(most, maker.make, fresh, at_once, _counting(needed))
     else:
         plan = Plan(requests, maker.make, fresh, at_once)
+    if plan.fresh and plan.at_once > 1:
+        check_room(min(plan.at_once, plan.requests), "--at-once")
     kind = JsonReport if as_json else TextReport
     report = kind(
         catalog,
@@ -289,10 +294,14 @@ def _plan_for_epids(maker: RequestMaker, catalog: Catalog, path: Path, force: bo
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"--write-epids asks for its own products; leave {option} away")
     if str(path) != "-":
-        if path.is_dir() or not path.parent.is_dir():
-            raise click.UsageError(f"{path}: is no place for a file; name another")
-        if path.exists() and not force:
-            raise click.UsageError(f"{path}: is there already; name another, or add --force")
+        try:
+            if path.is_dir() or not path.parent.is_dir():
+                raise click.UsageError(f"{path}: is no place for a file; name another")
+            if path.exists() and not force:
+                raise click.UsageError(f"{path}: is there already; name another, or add --force")
+        except OSError as error:
+            # A directory that this user may not look into, or a name that is too long.
+            raise click.UsageError(f"{path}: {error.strerror}; name another file") from error
     first = maker.make(0)
     bodies = [
         first._replace(
@@ -390,13 +399,14 @@ def _give_up(report: Report, place: Destination, problem: str, status: ExitStatu
 
 
 #: What a user can do about an error, by its type; the first that fits counts.
-_HINTS: tuple[tuple[type[KMSProtoError], str], ...] = (
+_HINTS: tuple[tuple[type[KMSProtoError] | tuple[type[KMSProtoError], ...], str], ...] = (
     (HostUnreachableError, "check that a KMS host runs there, and the port"),
     (
         HostTimeoutError,
         "check that it is a KMS host, and for a firewall in between, or allow it more --timeout",
     ),
-    (RemoteProtocolError, "check that it is a KMS host"),
+    (BindRefusedError, "see the log of the host, or ask again later"),
+    ((RemoteProtocolError, ContextRefusedError), "check that it is a KMS host"),
 )
 
 

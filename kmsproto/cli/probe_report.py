@@ -208,6 +208,8 @@ class TextReport(Report):
         """
         if self.asked:
             self._sum_up()
+        else:
+            self._say_findings()
 
     def _sum_up(self) -> None:
         if self._planned > 1:
@@ -220,6 +222,9 @@ class TextReport(Report):
             if self.asked < self._planned and not self._needed:
                 parts.append(f"{self._planned - self.asked} had no answer")
             self._say(", ".join(parts))
+        self._say_findings()
+
+    def _say_findings(self) -> None:
         for finding in self._found:
             self._say(f"  {finding}")
 

@@ -70,7 +70,8 @@ def parse_target(text: str) -> Target:
         raise ValueError(f"{text!r} names no host")
     if any(character in "/@" for character in text):
         raise ValueError(f"{text!r} is no host; write HOST or HOST:PORT, and nothing around it")
-    if ":" in host and ip_version(host) is None:
+    # Of a scope Python believes everything, so also that it is a scope and a port.
+    if ":" in host and (ip_version(host) is None or ":" in host.partition("%")[2]):
         raise ValueError(f"{host!r} is no IPv6 address; write HOST:PORT or [IPv6]:PORT")
     if not has_port:
         return Target(host)

@@ -30,7 +30,28 @@ from kmsproto.decode.reassembly import Reassembler
 
 #: The port of KMS.
 KMS_PORT = 1688
-_GZIP = b"\x1f\x8b"
+#: By how much a packet may be earlier than one before it: several interfaces are read in turns.  In nanoseconds.
+MAX_DISORDER = 1_000_000_000
+#: Bytes of a dump that are read at once: behind each header that makes no sense the rest of them is looked at anew.
+_PORTION = 16_384
+_COMPRESSED = "it is compressed; {} FILE | kmsproto decode - reads it"
+_OTHER_CAPTURE = (
+    "it is a capture, but neither pcap nor pcapng; tshark -r FILE -w NEW.pcapng converts it"
+)
+#: What some files begin with that hold nothing to read as they are, and what to do with them.
+_OTHERS = {
+    b"\x1f\x8b": _COMPRESSED.format("gzip -dc"),
+    b"BZh": _COMPRESSED.format("bzip2 -dc"),
+    b"\xfd7zX": _COMPRESSED.format("xz -dc"),
+    b"\x28\xb5\x2f\xfd": _COMPRESSED.format("zstd -dc"),
+    b"\x04\x22\x4d\x18": _COMPRESSED.format("lz4 -dc"),
+    b"PK\3\4": _COMPRESSED.format("unzip -p"),
+    b"snoo": _OTHER_CAPTURE,  # snoop of Solaris
+    b"RTSS": _OTHER_CAPTURE,  # Network Monitor 1
+    b"GMBU": _OTHER_CAPTURE,  # Network Monitor 2
+    b"TRSN": _OTHER_CAPTURE,  # Sniffer
+    b"XCP\0": _OTHER_CAPTURE,  # NetXRay
+}
 
 
 class Format(Enum):
@@ -116,7 +137,8 @@ class Decoder:
         self._tally = Tally()
         self._frames = FrameReader(ports)
         self._reassembler: Reassembler[Event] = Reassembler(self._open_reader)
-        self._notes: list[str] = []
+        self._capture: Capture | None = None
+        self._disordered = 0
         self._calls = self._granted = self._other_pdus = self._problems = 0
 
     @property
@@ -136,8 +158,15 @@ class Decoder:
             self._problems,
             self._reassembler.evicted,
             dict(self._frames.noise),
-            tuple(self._notes),
+            tuple(self._notes()),
         )
+
+    @property
+    def is_capture(self) -> bool:
+        """
+        Whether it is a capture, as far as that is known yet.
+        """
+        return self._capture is not None
 
     def events(self) -> Iterator[Event]:
         """
@@ -172,7 +201,7 @@ class Decoder:
         """
         start = self._source.peek(4)
         if not start:
-            raise CaptureError("it is empty")
+            raise CaptureError("it is empty; give a capture, a hexadecimal dump or raw bytes")
         form = self._form
         if form is Format.AUTO:
             form = self._recognize(start)
@@ -189,8 +218,9 @@ class Decoder:
         """
         if Capture.recognizes(start):
             return Format.PCAP
-        if start.startswith(_GZIP):
-            raise CaptureError("it is compressed; gzip -dc FILE | kmsproto decode - reads it")
+        for beginning, problem in _OTHERS.items():
+            if start.startswith(beginning):
+                raise CaptureError(problem)
         # More is looked at only if it may be text, so that nobody waits for more of a capture.
         if looks_like_text(start) and looks_like_text(self._source.peek(4096)):
             return Format.HEX
@@ -206,29 +236,47 @@ class Decoder:
         return RPCReader(self._tally, sides, midstream=midstream, expected=expected)
 
     def _read_capture(self) -> Iterator[Event]:
-        capture = Capture(self._source)
+        capture = self._capture = Capture(self._source)
         read, add = self._frames.read, self._reassembler.add
+        latest = 0
         for time, link_type, data in capture.frames():
+            if time > latest:
+                latest = time
+            elif time and latest - time > MAX_DISORDER:
+                self._disordered += 1
             segment = read(link_type, data)
             if segment is not None:
                 yield from add(segment, time)
         yield from self._reassembler.finish()
-        if capture.problem and capture.is_cut and self._live:
-            self._notes.append(capture.problem)
-        elif capture.problem:
+        if capture.problem and not (capture.is_cut and self._live):
             yield Remark(Conversation(), 0, capture.problem, True)
+
+    def _notes(self) -> Iterator[str]:
+        """
+        Say what there is to say about the capture itself, as far as it was read.
+        """
+        capture = self._capture
+        if capture is None:
+            return
+        if capture.problem and capture.is_cut and self._live:
+            yield capture.problem
         if capture.dropped:
-            self._notes.append(
-                f"{capture.dropped} packets are missing: whoever captured was too slow;"
+            yield (
+                f"{_packets(capture.dropped, 'is', 'are')} missing: whoever captured was too slow;"
                 " a filter (port 1688) or a larger buffer (tcpdump -B) helps"
             )
+        if self._disordered:
+            yield (
+                f"{_packets(self._disordered, 'is', 'are')} earlier than some before, so that calls may look"
+                " unanswered; reordercap FILE SORTED sorts them"
+            )
         if self._frames.partial:
-            self._notes.append(
-                f"{self._frames.partial} packets were not captured whole;"
+            yield (
+                f"{_packets(self._frames.partial, 'was', 'were')} not captured whole;"
                 " tcpdump -s 0 captures all of them"
             )
         if self._frames.incomplete:
-            self._notes.append(f"{self._frames.incomplete} fragmented packets are not complete")
+            yield f"{_packets(self._frames.incomplete, 'is', 'are')} fragmented and not complete"
 
     def _read_pieces(self, pieces: list[Piece]) -> Iterator[Event]:
         """
@@ -266,11 +314,21 @@ class Decoder:
         yield from self._reassembler.finish()
 
     def _read_pdus(self, pieces: list[Piece]) -> Iterator[Event]:
-        two_sides = any(piece.indented for piece in pieces)
+        # Where all of it is indented, that is how it was pasted.
+        two_sides = len({piece.indented for piece in pieces}) > 1
         reader = RPCReader(self._tally, midstream=True, expected=True, one_stream=not two_sides)
         for piece in pieces:
-            yield from reader.received(int(two_sides and piece.indented), bytes(piece.data), 0, 0)
+            side = int(two_sides and piece.indented)
+            for start in range(0, len(piece.data), _PORTION):
+                yield from reader.received(side, bytes(piece.data[start : start + _PORTION]), 0, 0)
         yield from reader.ended()
+
+
+def _packets(count: int, one: str, many: str) -> str:
+    """
+    Say how many packets there are, with the verb that goes with them.
+    """
+    return f"1 packet {one}" if count == 1 else f"{count} packets {many}"
 
 
 def _show(address: str, port: int) -> str:

@@ -14,6 +14,7 @@ Dumps are read whole, so their size is bounded.
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field
 
@@ -35,16 +36,22 @@ from kmsproto.rpc.pdu import HEADER_LENGTH
 MAX_DUMP = 16 * 1024 * 1024
 #: Bytes at the beginning of a file that are looked at to tell whether it is text.
 _SAMPLE = 4096
-_TEXT = frozenset(b"\t\n\f\r" + bytes(range(0x20, 0x7F)))
+_TEXT = frozenset(b"\t\n\f\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
+#: How much of a text that is not UTF-8 is ASCII at least: the column of characters has some of an older code.
+_ASCII_SHARE = 0.75
 
 #: Bytes in a line of a dump that has text behind two blanks.
 _MAX_BEFORE_TEXT = 16
+#: What Format-Hex of PowerShell writes above its columns; nothing that is decoded begins so.
+_RULER = bytes(range(16))
 
 #: What tcpdump puts before an offset is no digit of it.
 _OFFSET = re.compile(r"(?:0x(?=[0-9a-f]+:))?([0-9A-Fa-f]{4,16})(:|[ \t]|$)")
 #: A run of bytes: pairs of digits in groups, with one blank between groups, or two in the middle of a line.
 _BYTES = re.compile(r"[ \t]*((?:(?:[0-9A-Fa-f]{2})+(?:[ \t]{1,2}|$))+)")
-_PLAIN = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{2}(?:[ \t,;:-]*(?:0[xX])?[0-9A-Fa-f]{2})*[ \t,;]*")
+_PREFIXED = re.compile(r"0[xX][0-9A-Fa-f]{2}(?:[ \t]+0[xX][0-9A-Fa-f]{2})*")
+#: Possessive, for a line may have millions of bytes, and all of them would be remembered as places to go back to.
+_PLAIN = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{2}(?:[ \t,;:-]*+(?:0[xX])?[0-9A-Fa-f]{2})*+[ \t,;]*")
 _NOT_DIGITS = re.compile(r"0[xX]|[^0-9A-Fa-f]")
 
 
@@ -67,7 +74,15 @@ def looks_like_text(start: bytes) -> bool:
     """
     if has_mark(start):
         return True
-    return bool(start) and _TEXT.issuperset(start[:_SAMPLE])
+    sample = start[:_SAMPLE]
+    if not sample or not _TEXT.issuperset(sample):
+        return False
+    try:
+        # Its last character may be cut.  tshark writes dots and arrows that are not ASCII around its dumps.
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return sum(byte < 0x80 for byte in sample) >= _ASCII_SHARE * len(sample)
+    return True
 
 
 def read_all(source: ByteSource) -> bytes:
@@ -195,8 +210,11 @@ class _Parser:
                 self._place(offset, data, indented)
                 return
         if not self._offsets and _PLAIN.fullmatch(stripped):
+            data = _pairs(stripped)
+            if data == _RULER and not self.pieces:
+                return
             self._offsets = False
-            self._append(self._piece(indented), _pairs(stripped))
+            self._append(self._piece(indented), data)
 
     def _place(self, offset: int, data: bytes, indented: bool) -> None:
         """
@@ -251,6 +269,9 @@ def _line_bytes(rest: str) -> bytes | None:
     rest = rest[1:] if by_xxd else rest
     if not rest.strip():
         return b""
+    if _PREFIXED.fullmatch(rest.strip()):
+        # As gdb examines memory.
+        return _pairs(rest)
     # The same as text: between bars, behind an angle, behind two or three blanks.
     for mark in ("  |", " |", "  >"):
         before, found, _ = rest.partition(mark)

@@ -157,13 +157,12 @@ class FrameReader:
         placed = data[start + 6] << 8 | data[start + 7]
         addresses = data[start + 12 : start + 20]
         if placed & 0x3FFF:
-            return self._read_fragment(
-                addresses + data[start + 4 : start + 6],
-                addresses,
-                (placed & 0x1FFF) * 8,
-                bool(placed & 0x2000),
-                data[start + length : end],
-            )
+            key = addresses + data[start + 4 : start + 6]
+            part = data[start + length : end]
+            datagram = self._join(key, (placed & 0x1FFF) * 8, bool(placed & 0x2000), part)
+            if datagram is None:
+                return None
+            return self._read_tcp(addresses, datagram, 0, len(datagram))
         return self._read_tcp(addresses, data, start + length, end)
 
     def _read_ipv6(self, data: bytes, start: int) -> Segment | None:
@@ -185,29 +184,29 @@ class FrameReader:
             elif kind == ip.IP_PROTO_FRAGMENT:
                 (placed,) = _SHORT(data, at + 2)
                 kind, identity, at = data[at], data[at + 4 : at + 8], at + 8
-                if placed & 0xFFF9 and kind == ip.IP_PROTO_TCP:
-                    return self._read_fragment(
-                        addresses + identity,
-                        addresses,
-                        placed & 0xFFF8,
-                        bool(placed & 1),
-                        data[at:end],
-                    )
-                if placed & 0xFFF9:
+                if not placed & 0xFFF9:
+                    continue
+                # Before the segment there may be more headers, in what is fragmented.
+                if kind != ip.IP_PROTO_TCP and kind not in _EXTENSIONS:
                     break
+                key = addresses + identity
+                datagram = self._join(key, placed & 0xFFF8, bool(placed & 1), data[at:end])
+                if datagram is None:
+                    return None
+                data, at, end = datagram, 0, len(datagram)
             else:
                 break
         self.noise["not TCP"] += 1
         return None
 
-    def _read_fragment(
-        self, key: bytes, addresses: bytes, offset: int, more: bool, data: bytes
-    ) -> Segment | None:
+    def _join(self, key: bytes, offset: int, more: bool, data: bytes) -> bytes | None:
+        """
+        Put a fragment to the others; while the datagram is not complete, it is noise.
+        """
         datagram = self._fragments.add(key, offset, more, data)
         if datagram is None:
             self.noise["fragments"] += 1
-            return None
-        return self._read_tcp(addresses, datagram, 0, len(datagram))
+        return datagram
 
     def _read_tcp(self, addresses: bytes, data: bytes, at: int, end: int) -> Segment | None:
         """

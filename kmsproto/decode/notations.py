@@ -5,7 +5,8 @@ Each is recognized by what no other notation has: literals by their escapes with
 by being nothing else and by what comes out of it, which the caller has to judge.  Two digits follow C{\\x}, as Python
 has it and as Wireshark writes it.
 
-The text itself may be UTF-8 or, as the redirections of PowerShell write it, UTF-16, with a mark at its beginning.
+The text itself may be UTF-8, with or without a mark at its beginning, or, as the redirections of PowerShell write it,
+UTF-16 with one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _CONTROLS = dict(zip("abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 #: A literal of Python or C.  One that does not end is matched too, so that nothing is looked at twice.
 _LITERAL = re.compile(r"'((?:[^'\\\n]|\\.)*)('?)|\"((?:[^\"\\\n]|\\.)*)(\"?)")
 _BARE = re.compile(r"(?:\\x[0-9A-Fa-f]{2}\s*)+")
-_ARRAY_LINE = re.compile(r"[ \t]*((?:0[xX][0-9A-Fa-f]{1,2}[ \t]*(?:,[ \t]*|(?=[}/\r\n]|$)))+)")
+#: A byte in a line of an array.  Lines may have millions, which one expression for all of them would keep in memory.
+_ARRAY_BYTE = re.compile(r"[ \t]*0[xX]([0-9A-Fa-f]{1,2})[ \t]*(?:,[ \t]*|(?=[}/\r\n]|$))")
 #: Where an array begins; a brace in the comment of a line begins none.
 _ARRAY = re.compile(r"\{(?=[ \t]*\r?(?:\n|$)|[ \t]*0[xX])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -40,12 +42,15 @@ def has_mark(start: bytes) -> bool:
 
 def read_text(data: bytes) -> str:
     """
-    Read a text, whatever its encoding; without a mark each byte is a character.
+    Read a text, whatever its encoding; without a mark, and if it is not UTF-8, each byte is a character.
     """
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             return data.decode(encoding, "replace")
-    return data.decode("latin-1")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_literals(text: str) -> bytes | None:
@@ -89,9 +94,10 @@ def read_arrays(text: str) -> list[bytes]:
     for part in _ARRAY.split(text)[1:]:
         array = bytearray()
         for line in part.splitlines():
-            found = _ARRAY_LINE.match(line)
-            if found is not None:
-                array += bytes(int(word, 16) for word in re.findall("0[xX]([^, \t]+)", found[1]))
+            found = _ARRAY_BYTE.match(line)
+            while found is not None:
+                array.append(int(found[1], 16))
+                found = _ARRAY_BYTE.match(line, found.end())
             if line.lstrip().startswith("}"):
                 break
         if array:

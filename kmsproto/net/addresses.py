@@ -3,7 +3,8 @@ Reaching a host by name or address, if wanted in one address family only.
 
 Names are looked up by the system, as everywhere else, but in a thread that nobody waits for: those of Twisted's pool
 are waited for when a program ends, so that one silent name server would keep a command alive long after it gave up.
-The attempts are those of Twisted's C{HostnameEndpoint}, which tries the next address while one is silent.
+The attempts are those of Twisted's C{HostnameEndpoint}, which tries the next address while one is silent.  How long
+that may take is for whoever connects to say, so the endpoints here leave it the time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from zope.interface import implementer
 
 #: Addresses of one name that are tried at most.
 MAX_ADDRESSES = 16
+#: Seconds that an attempt may take when nobody ends it before: more than anybody waits.
+LONGEST = 86400.0
 #: The kinds of addresses, by IP version and as sockets name their families.
 _KINDS: dict[int, type[IPv4Address] | type[IPv6Address]] = {4: IPv4Address, 6: IPv6Address}
 _FAMILIES = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6Address}
@@ -208,7 +211,7 @@ class _NamedEndpoint:
         # such a name means is for the system to say, so the endpoint is given another one, and never looks it up.
         named = host if host.isascii() else None
         naming = _NamingReactor(reactor, SystemResolver(reactor, family, named))
-        self._endpoint = HostnameEndpoint(naming, "host" if named else host, port)
+        self._endpoint = HostnameEndpoint(naming, "host" if named else host, port, timeout=LONGEST)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -227,7 +230,7 @@ def endpoint_to(
     reactor: Any, host: str, port: int, family: int | None = None
 ) -> IStreamClientEndpoint:
     """
-    Make the endpoint of a host.
+    Make the endpoint of a host, which tries to connect until it is cancelled.
 
     @param host: A name, or an address; one of IPv6 may have a scope, as in C{fe80::1%eth0}.
     @param family: The IP version, 4 or 6; whichever answers first if L{None}.
@@ -239,5 +242,5 @@ def endpoint_to(
     if family not in (None, version):
         return _NamedEndpoint(reactor, host, port, family)
     kind: Any = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-    endpoint: IStreamClientEndpoint = kind(reactor, host, port)
+    endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=LONGEST)
     return endpoint

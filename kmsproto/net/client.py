@@ -157,7 +157,7 @@ class ActivationClient(Protocol):
         """
 
         def late(result: object, seconds: float) -> None:
-            self._end(HostTimeoutError(f"the connection did not close within {seconds:g} seconds"))
+            self._end(HostTimeoutError(f"the connection did not close within {_shown(seconds)}"))
 
         if self._closed is None:
             self._closed = Deferred()
@@ -220,7 +220,7 @@ class ActivationClient(Protocol):
         timeout = self._options.timeout
 
         def late(result: object, seconds: float) -> Any:
-            problem = HostTimeoutError(f"the host did not answer {step} within {seconds:g} seconds")
+            problem = HostTimeoutError(f"the host did not answer {step} within {_shown(seconds)}")
             self._end(problem)
             return Failure(problem)
 
@@ -249,7 +249,10 @@ class ActivationClient(Protocol):
 
 
 def connect(
-    clock: IReactorTime, endpoint: IStreamClientEndpoint, options: ClientOptions | None = None
+    clock: IReactorTime,
+    endpoint: IStreamClientEndpoint,
+    options: ClientOptions | None = None,
+    unbound: Callable[[ActivationClient], object] | None = None,
 ) -> Deferred[ActivationClient]:
     """
     Connect to a host and bind.
@@ -257,9 +260,10 @@ def connect(
     @param clock: The source of time: the reactor.
     @param endpoint: Where the host is.
     @param options: How to talk.
+    @param unbound: Is given the client whose bind came to nothing, for what was found out until then.
     @return: The client, bound; or a failure that L{kmsproto.errors} knows.
     """
-    return Deferred.fromCoroutine(_connect(clock, endpoint, options or ClientOptions()))
+    return Deferred.fromCoroutine(_connect(clock, endpoint, options or ClientOptions(), unbound))
 
 
 def activate(
@@ -280,14 +284,24 @@ def activate(
     return Deferred.fromCoroutine(_activate(clock, endpoint, body, options or ClientOptions()))
 
 
+def _shown(seconds: float) -> str:
+    """
+    Write a time limit for people: one that is the rest of another is no round number.
+    """
+    return f"{round(seconds, 3) or seconds:g} seconds"
+
+
 async def _connect(
-    clock: IReactorTime, endpoint: IStreamClientEndpoint, options: ClientOptions
+    clock: IReactorTime,
+    endpoint: IStreamClientEndpoint,
+    options: ClientOptions,
+    unbound: Callable[[ActivationClient], object] | None = None,
 ) -> ActivationClient:
     def late(result: Any, seconds: float) -> Any:
         # Whatever the endpoint makes of being cancelled: each kind has an error of its own for that.
         if not isinstance(result, Failure):
             result.transport.abortConnection()
-        raise HostTimeoutError(f"no connection within {seconds:g} seconds")
+        raise HostTimeoutError(f"no connection within {_shown(seconds)}")
 
     factory = _ClientFactory(clock, options)
     try:
@@ -301,6 +315,8 @@ async def _connect(
     except BaseException:
         # Whatever ends the wait, also that whoever waits gave up: nobody will close the connection later.
         client.transport.abortConnection()
+        if unbound is not None:
+            unbound(client)
         raise
     return client
 

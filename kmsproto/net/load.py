@@ -30,6 +30,7 @@ from twisted.internet.task import deferLater
 
 from kmsproto.errors import (
     BindRefusedError,
+    ConnectionSpentError,
     ContextRefusedError,
     FaultError,
     HostTimeoutError,
@@ -56,6 +57,8 @@ MIN_FAILURES = 10
 MAX_KINDS = 32
 #: What stands for those that are not.
 OTHERS = "others"
+#: The kind of failure of a request on a connection that the host had answered before and then closed.
+SPENT = "connection closed behind an answer"
 #: Seconds that requests may lag behind their rate and still be made up for.
 MAX_LAG = 0.1
 
@@ -241,6 +244,8 @@ def kind_of(error: KMSProtoError) -> str:
 
 
 def _kind_of_connection(error: HostUnreachableError) -> str:
+    if isinstance(error, ConnectionSpentError):
+        return SPENT
     cause = error.__cause__
     if cause is None:
         return "connection lost"

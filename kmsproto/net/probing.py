@@ -157,7 +157,7 @@ class Probing:
             await client.close()
 
     def _connected(self) -> Deferred[ActivationClient]:
-        return connect(self._clock, self._endpoint, self._options)
+        return connect(self._clock, self._endpoint, self._options, self._look_at)
 
     def _look_at(self, client: ActivationClient) -> None:
         for finding in client.findings:

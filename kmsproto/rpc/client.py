@@ -45,6 +45,8 @@ from kmsproto.rpc.stream import PDUStream
 
 #: The first call id, as Windows counts.
 FIRST_CALL_ID = 2
+#: Characters of a secondary address, a port, behind which a host is known to misplace the results.
+_MISALIGNED_ADDRESS = 5
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,6 +160,19 @@ def offer(
     return tuple(
         ContextElement(number, interface, (syntax,)) for number, syntax in enumerate(syntaxes)
     )
+
+
+def _way_out(ack: BindAck) -> str:
+    """
+    Say what can be done about a server whose results are not as many as the contexts that were offered.
+    """
+    # A host is known that puts four bytes behind an address that needs none to be aligned; there the number is 0.
+    if not ack.results and len(ack.secondary_address) == _MISALIGNED_ADDRESS:
+        return (
+            "no client can read this bind_ack, whose results are not where they belong;"
+            " some hosts get that right on a port of four digits, as 1688"
+        )
+    return "no client can read this answer; check that it is a KMS host"
 
 
 class ClientConnection:
@@ -383,7 +398,7 @@ class ClientConnection:
             )
         if len(ack.results) != len(elements):
             raise MalformedPDUError(
-                f"{len(elements)} contexts were offered, but {len(ack.results)} were judged"
+                f"{len(elements)} contexts were offered, but {len(ack.results)} were judged; {_way_out(ack)}"
             )
         for element, result in zip(elements, ack.results, strict=True):
             if result.result == ContextResult.ACCEPTANCE:

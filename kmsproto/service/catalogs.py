@@ -20,6 +20,22 @@ from kmsproto.kms.merging import extended
 
 #: Bytes of the largest file that is read; the catalogues in the field have about 20000.
 MAXIMUM_FILE = 4 * 1024 * 1024
+#: What can be named in place of a file that is of no use.
+_WAY_OUT = "name a .kmd file, as 'kmsproto catalog export' writes it, or one in TOML"
+
+
+class CatalogFileError(CatalogError):
+    """
+    A whole file is of no use as a catalogue, whatever single entries may say.
+
+    @param source: The file.
+    @param problem: What is wrong with it.
+    """
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, "file", problem)
+        # Nobody looks for an entry of that name.
+        self.args = (f"{source}: {problem}",)
 
 
 def load(path: Path, replace: bool) -> Catalog:
@@ -46,18 +62,19 @@ def read_file(path: Path) -> bytes:
         try:
             # Asked before a file object is made of it, which a directory would not let.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CatalogError(source, "file", "is no regular file; name one that is")
+                raise CatalogFileError(source, "is no regular file; name one that is")
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(MAXIMUM_FILE + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise CatalogError(
-            source, "file", f"cannot be read: {reason}; name another, or make it readable"
+        raise CatalogFileError(
+            source, f"cannot be read: {reason}; name another, or make it readable"
         ) from error
     if len(data) > MAXIMUM_FILE:
-        raise CatalogError(source, "file", f"has more than the {MAXIMUM_FILE} bytes that are read")
+        problem = f"has more than the {MAXIMUM_FILE} bytes that are read; {_WAY_OUT}"
+        raise CatalogFileError(source, problem)
     return data
 
 
@@ -70,12 +87,46 @@ def parse_file(data: bytes, source: str, replace: bool) -> Catalog:
     @param replace: Whether it stands alone; else it extends the built-in catalogue.
     @raise CatalogError: If it cannot be used.
     """
-    if data.startswith(MAGIC):
-        given = to_catalog(read_kmd(data, source))
-    elif b"\0" in data:
-        raise CatalogError(
-            source, "file", "is neither a .kmd file, which begins with 4B 4D 44 00, nor TOML"
-        )
-    else:
-        given = read_toml(data, source)
+    try:
+        given = _read(data, source)
+    except CatalogFileError:
+        raise
+    except CatalogError as error:
+        if error.entry != "file":
+            raise
+        problem = str(error).removeprefix(f"{source}: {error.entry}: ")
+        raise CatalogFileError(source, f"{problem}; {_WAY_OUT}") from error
     return given if replace else extended(load_catalog(), given)
+
+
+def _read(data: bytes, source: str) -> Catalog:
+    """
+    Make a catalogue of the bytes of a file of either kind.
+    """
+    if data.startswith(MAGIC):
+        return to_catalog(read_kmd(data, source))
+    if not data.strip():
+        raise CatalogFileError(source, f"is empty; {_WAY_OUT}")
+    if b"\0" in data:
+        raise _is_neither(source, "it is no text")
+    try:
+        return read_toml(data, source)
+    except CatalogError as error:
+        reason = error.__cause__
+        if reason is None:
+            # It is TOML, but says what no catalogue can.
+            raise
+        text = "it is no UTF-8" if isinstance(reason, UnicodeDecodeError) else str(reason)
+        raise _is_neither(source, " ".join(text.split())) from error
+
+
+def _is_neither(source: str, reason: str) -> CatalogFileError:
+    """
+    Say that a file is of neither kind.
+
+    @param reason: Why it is no TOML.
+    """
+    return CatalogFileError(
+        source,
+        f"is neither a .kmd file, which begins with 4B 4D 44 00, nor TOML: {reason}; {_WAY_OUT}",
+    )

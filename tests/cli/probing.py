@@ -31,6 +31,8 @@ from tests.cli.running import runner
 from tests.net.wiring import NOW
 
 EPID = "03612-04919-019-424065-03-1033-26100.0000-2152026"
+#: A GUID that no product and no client has.
+GUID = "0f0f0f0f-1111-2222-3333-444444444444"
 SALT = bytes(range(16))
 HARDWARE_ID = bytes(range(1, 9))
 

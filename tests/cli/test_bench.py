@@ -36,7 +36,7 @@ from kmsproto.cli.targets import Target
 from kmsproto.errors import HostTimeoutError, HostUnreachableError
 from kmsproto.kms.messages import filetime
 from kmsproto.net.client import DEFAULT_TIMEOUT, ClientOptions
-from kmsproto.net.load import LoadPlan, Tally
+from kmsproto.net.load import SPENT, LoadPlan, Tally
 from tests.net.wiring import NOW, body, catalog
 
 
@@ -360,6 +360,18 @@ class ReportTests(SynchronousTestCase):
             report(tally_of(granted=1, failed={"timeout": 1})).status, ExitStatus.FAILED
         )
 
+    def test_spent_connections(self) -> None:
+        """
+        Where connections were closed behind an answer, it is said how to measure a host that does so each time; not
+        where the host was gone.
+        """
+        failed = {SPENT: 4}
+        self.assertIn(
+            "\n  hint:        measure a host", report(tally_of(granted=4, failed=failed)).text()
+        )
+        for other in (tally_of(failed={"timeout": 4}), tally_of(failed=failed, gave_up="x")):
+            self.assertNotIn("hint", report(other).text())
+
     def test_nothing(self) -> None:
         """
         A load of which nothing came is no success.
@@ -420,14 +432,16 @@ class ReportTests(SynchronousTestCase):
 
 class InterruptTests(SynchronousTestCase):
     """
-    Ctrl-C.
+    Ctrl-C and SIGTERM.
     """
 
     def test_interrupt(self) -> None:
         """
-        A SIGINT does what it shall while the context lasts, in the reactor, and what it did before afterwards.
+        SIGINT and SIGTERM do what they shall while the context lasts, in the reactor, and what they did before
+        afterwards.
         """
-        before = signal.getsignal(signal.SIGINT)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.getsignal(number) for number in numbers]
         called: list[Callable[[], object]] = []
 
         class Reactor:
@@ -442,6 +456,7 @@ class InterruptTests(SynchronousTestCase):
                 called.append(act)
 
         with interrupting(Reactor(), self.flushLoggedErrors):
-            signal.raise_signal(signal.SIGINT)
-        self.assertEqual(called, [self.flushLoggedErrors])
-        self.assertIs(signal.getsignal(signal.SIGINT), before)
+            for number in numbers:
+                signal.raise_signal(number)
+        self.assertEqual(called, [self.flushLoggedErrors] * 2)
+        self.assertEqual([signal.getsignal(number) for number in numbers], before)

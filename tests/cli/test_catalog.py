@@ -59,6 +59,15 @@ class ExportTests(SynchronousTestCase):
         self.assertEqual(len(read_kmd(self.path.read_bytes(), "x").skus), count)
         self.assertNotIn("left out", output)
 
+    def test_standard_output(self) -> None:
+        """
+        On the standard output there is the file alone, and what is told about it is on the standard error.
+        """
+        self.path = Path("-")
+        result = self.export()
+        self.assertEqual(result.stdout_bytes, write_kmd(load_catalog()))
+        self.assertIn("-: 8 CSVLKs", result.stderr)
+
     def test_data(self) -> None:
         """
         A file of products can stand alone, or extend the built-in catalogue.

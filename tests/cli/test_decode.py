@@ -7,6 +7,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from click.testing import Result
@@ -21,8 +23,8 @@ from kmsproto.decode.decoder import Counts
 from kmsproto.decode.events import Conversation, Event, Remark
 from kmsproto.kms.envelopes import seal_request, seal_response
 from tests.cli.running import runner
+from tests.decode.dissecting import ANSWERED, ASKED
 from tests.decode.test_decoder import ALL, frames_of
-from tests.decode.test_dissection import ANSWERED, ASKED
 from tests.decode.test_dumps import xxd
 from tests.decode.traffic import capture
 from tests.kms.samples import (
@@ -308,6 +310,10 @@ class OptionTests(DecodeCase):
         self.assertEqual((result.exit_code, result.stdout), (1, ""))
         self.assertIn("decode: no KMS in it; 1 packet, 0 TCP connections", result.stderr)
         self.assertIn("passed over: 1 not IP; capture what goes", result.stderr)
+        for empty in (capture([]), GOOD[:10], GOOD[:24] + b"\xff" * 100):
+            result = self.run_on(empty)
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("decode: the capture has no packets; capture what goes", result.stderr)
         result = self.run_on(b"\xff" * 1000)
         self.assertEqual(result.exit_code, 1)
         self.assertIn("no KMS in it; neither a PDU of DCE/RPC nor a message of KMS", result.stderr)
@@ -330,7 +336,30 @@ class OptionTests(DecodeCase):
         self.assertIn("does-not-exist: cannot be read: No such file or directory", result.stderr)
         result = runner().invoke(decode, ["."])
         self.assertNotEqual(result.exit_code, 0)
-        self.assertIn("Is a directory", result.stderr)
+        self.assertIn("Is a directory; name another, or -", result.stderr)
+        result = runner().invoke(decode, [""])
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("decode: '': cannot be read: No such file or directory; ", result.stderr)
+
+    def test_no_output(self) -> None:
+        """
+        Where the standard output was closed before, it is decoded all the same, and the counts and the status tell.
+        """
+        for data, status in ((GOOD, 0), (MIXED, 1), (b"", 1)):
+            for arguments in ([], ["-s"], ["--json"], ["--live"]):
+                name = self.file(data)
+                context = decode.make_context("decode", [*arguments, "-q", name])
+                with self.without_output():
+                    left = self.assertRaises(SystemExit, decode.invoke, context)
+                self.assertEqual(left.code, status)
+
+    @contextmanager
+    def without_output(self) -> Iterator[None]:
+        """
+        Do without a standard output, as Python has it for a program that was started so.
+        """
+        with redirect_stdout(None), redirect_stderr(io.StringIO()):
+            yield
 
     def test_formats(self) -> None:
         """

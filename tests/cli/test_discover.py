@@ -322,6 +322,7 @@ class OwnDomainTests(DiscoverCase):
         text = self.run_discover().output
         self.assertIn(f"{SERVICE} (suffix corp.example of this machine)", text)
         self.assertTrue(self.document()["own_domain"])
+        self.assertEqual(self.run_discover("-").output, text)
 
     def test_later(self) -> None:
         """

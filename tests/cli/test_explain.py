@@ -91,10 +91,16 @@ class CodeTests(_ExplainCase):
             *("0xc004f074L", "&HC004F074&", "(0xC004F074)", "0xFFFFFFFFC004F074", "hr=0xC004F074"),
             *("3221549172L", "\u22121073418124", "C004F074h", "-1073418124."),
             "Error: 0xC004F074 The Software Licensing Service reported that no host was reached.",
+            *("Error 0xC004F074", "ERROR 0xC004F074", "Error code 0xC004F074", "code C004F074"),
             "AppId=55c92734-d682-4d71-983e-d6ec3f16059f failed with C004F074, says the event log",
         ):
             self.assertEqual(self.invoke(text).output, shown, text)
             self.assertEqual(self.invoke(*text.split()).output, shown, text)
+        for text in ("slui.exe 0x2a 0xC004F074", "0xC004F074 (refused)", "0xC004F074, 0xC004F074"):
+            self.assertEqual(self.invoke(text).output, shown, text)
+        both = self.invoke("0xC004F074", "0x8007232B").output
+        for text in ("0xC004F074,0x8007232B", "0xC004F074/0x8007232B", "0xC004F074; 0x8007232B"):
+            self.assertEqual(self.invoke(text).output, both, text)
         self.assertIn("NXDOMAIN", self.text("8007232B DNS name does not exist"))
         self.assertIn("DNS_ERROR_RCODE_NAME_ERROR", self.text("0x8007232B", "0xC004F038"))
 
@@ -105,6 +111,11 @@ class CodeTests(_ExplainCase):
         for text in ("C004FO74", "0xC004F0741", "0xC04F074", "0xC040F074"):
             meant = self.text(text, status=1).split("did you mean ")[-1]
             self.assertIn("0xC004F074", meant.split("?")[0], text)
+        for text, near in (("0xC004F073", "0xC004F074"), ("C004F015", "0xC004F051 or 0xC004F014")):
+            # They are complete, and may be codes of their own.
+            told = self.text(text, status=1)
+            self.assertNotIn("did you mean", told)
+            self.assertIn(f"; only if it was mistyped, it may be {near}", told)
         self.assertIn("SL_E_VL_NOT_ENOUGH_COUNT?", self.text("SL_E_VL_NOT_ENOGH_COUNT", status=1))
         self.assertNotIn("did you mean", self.text("nonsense", status=1))
         self.assertIn("kmsproto explain event12290 tells", self.text("12290", status=1))

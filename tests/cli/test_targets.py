@@ -76,6 +76,11 @@ class TargetTests(SynchronousTestCase):
             ("kms:80:80", "'kms:80:80' is no IPv6 address; write HOST:PORT or [IPv6]:PORT"),
             ("::1:17088", "'::1:17088' is no IPv6 address"),
             ("[kms:80]:80", "'kms:80' is no IPv6 address"),
+            (
+                "fe80::1%eth0:1688",
+                "'fe80::1%eth0:1688' is no IPv6 address; write HOST:PORT or [IPv6]",
+            ),
+            ("[fe80::1%eth0:1688]", "is no IPv6 address"),
         ):
             with self.subTest(text=text), self.assertRaises(ValueError) as caught:
                 parse_target(text)

@@ -4,20 +4,25 @@ Everything together: captures and dumps of whole conversations.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import random
 import struct
 from io import BytesIO
 from itertools import chain
 
+from dpkt import pcap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.decode.captures import ByteSource, CaptureError
 from kmsproto.decode.decoder import Decoder, Format
+from kmsproto.decode.dissection import RPCReader
 from kmsproto.decode.events import CallSeen, Event, Outcome, PDUSeen, Remark
 from kmsproto.rpc.pdu import NDR64
-from tests.decode.test_dissection import ANSWERED, ASKED
+from tests.decode.dissecting import ANSWERED, ASKED
 from tests.decode.test_dumps import follow, hexdump, wireshark, xxd
 from tests.decode.test_frames import cut_ipv4, cut_ipv6
 from tests.decode.traffic import (
@@ -145,7 +150,7 @@ class CaptureTests(SynchronousTestCase):
         self.assertEqual(decode(capture(pieces, RAW))[1].granted, 2)
         lost = [piece for packet in packets for piece in cut_ipv6(packet, 64)][:-6]
         _, counts = decode(capture([*lost, cut_ipv6(packets[4], 64)[0]], RAW))
-        self.assertEqual(counts.notes, ("1 fragmented packets are not complete",))
+        self.assertEqual(counts.notes, ("1 packet is fragmented and not complete",))
 
     def test_noise(self) -> None:
         """
@@ -313,6 +318,11 @@ class CaptureTests(SynchronousTestCase):
         self.assertIs(call.outcome, Outcome.UNANSWERED)
         self.assertEqual((decoder.counts.calls, decoder.counts.other_pdus), (1, 4))
         self.assertEqual(list(decoder.give_up()), [])
+        cut = capture([frame[:200] for frame in frames_of(ALL[2:3])])
+        decoder = Decoder(ByteSource(Stopped(cut, 999)))
+        with self.assertRaises(KeyboardInterrupt):
+            list(decoder.events())
+        self.assertIn("5 packets were not captured whole", "".join(decoder.counts.notes))
 
     def test_lost_segment(self) -> None:
         """
@@ -407,7 +417,8 @@ class DumpTests(SynchronousTestCase):
         PDUs of both sides behind each other, raw or in hexadecimal, make the calls that they are.
         """
         raw = b"".join(data for _, data in ALL[2])
-        for data in (raw, xxd(raw).encode(), hexdump(raw).encode(), raw.hex().encode()):
+        pasted = ("    " + xxd(raw).replace("\n", "\n    ")).encode()
+        for data in (raw, xxd(raw).encode(), hexdump(raw).encode(), raw.hex().encode(), pasted):
             events, counts = decode(data)
             self.assertEqual([essence(call) for call in calls(events)], ESSENCE[4:6])
             self.assertEqual((counts.granted, counts.problems), (2, 0))
@@ -425,6 +436,24 @@ class DumpTests(SynchronousTestCase):
         events, counts = decode(text.encode())
         self.assertEqual([essence(call) for call in calls(events)], ESSENCE[4:6])
         self.assertEqual(counts.problems, 0)
+
+    def test_headers_without_sense(self) -> None:
+        """
+        A dump full of headers that make no sense takes time in proportion to its size: no rest is copied for each.
+        """
+        record = bytes.fromhex("05000003100000001800000001000000")
+        fed: list[int] = []
+        received = RPCReader.received
+
+        def watch(reader: RPCReader, side: int, data: bytes, lost: int, time: int) -> object:
+            fed.append(len(data))
+            return received(reader, side, data, lost, time)
+
+        self.patch(RPCReader, "received", watch)
+        _, counts = decode(record * 4096)
+        self.assertGreater(counts.problems, 1000)
+        self.assertEqual(sum(fed), len(record) * 4096)
+        self.assertLessEqual(max(fed), 16_384)
 
     def test_one_pdu(self) -> None:
         """
@@ -483,13 +512,44 @@ class DumpTests(SynchronousTestCase):
         self.assertRaises(CaptureError, decode, b"zzz", Format.HEX)
         self.assertEqual(decode(xxd(ASKED).encode(), Format.HEX)[1].calls, 1)
 
+    def test_disorder(self) -> None:
+        """
+        Packets that are much earlier than some before them are told, with what helps; a little is no matter.
+        """
+        frames = frames_of(ALL[2:3])
+        for pause, told in ((0.9, False), (1.1, True)):
+            file = BytesIO()
+            writer = pcap.Writer(file)
+            for index, frame in enumerate([*frames, frames[-1]]):
+                writer.writepkt_time(frame, START + (index < len(frames)) * pause)
+            _, counts = decode(file.getvalue())
+            self.assertEqual((counts.calls, counts.problems), (2, 0))
+            self.assertEqual(len(counts.notes), told, counts.notes)
+            for note in counts.notes:
+                self.assertIn("1 packet is earlier than some before,", note)
+                self.assertIn("; reordercap FILE SORTED", note)
+
     def test_not_to_be_read(self) -> None:
         """
-        Nothing at all, and what is compressed, are errors that say so.
+        Nothing at all, what is compressed, and captures of other formats are errors that say so and what to do.
         """
-        self.assertEqual(str(self.assertRaises(CaptureError, decode, b"")), "it is empty")
-        error = self.assertRaises(CaptureError, decode, b"\x1f\x8b\x08\0")
-        self.assertIn("; gzip -dc FILE", str(error))
+        data = capture(frames_of(ALL[2:3]))
+        for start, problem in (
+            (b"", "it is empty; give a capture"),
+            (gzip.compress(data), "it is compressed; gzip -dc FILE |"),
+            (bz2.compress(data), "it is compressed; bzip2 -dc FILE |"),
+            (lzma.compress(data), "it is compressed; xz -dc FILE |"),
+            (b"\x28\xb5\x2f\xfd\0" + data, "it is compressed; zstd -dc FILE |"),
+            (b"\x04\x22\x4d\x18\0" + data, "it is compressed; lz4 -dc FILE |"),
+            (b"PK\3\4\0" + data, "it is compressed; unzip -p FILE |"),
+            *(
+                (magic + data, "neither pcap nor pcapng; tshark -r FILE")
+                for magic in (b"snoop\0\0\0", b"RTSS\1\1", b"GMBU\0\2", b"TRSNIFF data", b"XCP\0")
+            ),
+        ):
+            self.assertIn(problem, str(self.assertRaises(CaptureError, decode, start)))
+        # Whoever says what it is knows better.
+        self.assertEqual(decode(b"snoop\0\0\0" + data, Format.RAW)[1].calls, 2)
 
     def test_random(self) -> None:
         """

@@ -8,6 +8,7 @@ import base64
 import re
 import shutil
 import subprocess
+import tracemalloc
 from io import BytesIO
 
 from hypothesis import given
@@ -151,6 +152,49 @@ class HexadecimalTests(SynchronousTestCase):
             if shutil.which(command[0]):
                 text = subprocess.run(command, input=DATA, capture_output=True, check=True).stdout
                 self.assertEqual(parsed(text.decode()), DATA, command)
+
+    def test_powershell(self) -> None:
+        """
+        The ruler above what Format-Hex writes is none of the bytes, in its older form and in the newer one.
+        """
+        ruler = " ".join(f"{byte:02X}" for byte in range(16))
+        older = f"           Path: C:\\a\n\n           {ruler}\n\n" + "".join(
+            f"{start:08X}   {part.hex(' ').upper():<47}  {text_of(part)}\n"
+            for start, part in lines(DATA)
+        )
+        newer = (
+            f"   Label: C:\\a\n\n          Offset Bytes  Ascii\n                 {ruler}\n"
+            + "".join(
+                f"{start:016X} {part.hex(' ').upper():<47} {text_of(part).replace('.', chr(0xFFFD))}\n"
+                for start, part in lines(DATA)
+            )
+        )
+        for text in (older, newer, newer.replace(chr(0xFFFD), " ")):
+            self.assertEqual(parsed(text), DATA, text)
+
+    def test_long_lines(self) -> None:
+        """
+        Of a line with very many bytes not each is remembered while it is read.
+        """
+        data = DATA[:64] * 8192
+        for text in (data.hex(), "{" + ",".join(f"0x{byte:02x}" for byte in data) + "}"):
+            tracemalloc.start()
+            try:
+                self.assertEqual(parsed(text), data)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertLess(peak, 30 * len(data))
+
+    def test_debugger(self) -> None:
+        """
+        What gdb shows of memory is read without its addresses.
+        """
+        text = "".join(
+            f"0x{0x7FFE00001000 + start:x}:\t" + "\t".join(f"0x{byte:02x}" for byte in part) + "\n"
+            for start, part in lines(DATA, 8)
+        )
+        self.assertEqual(parsed(text), DATA)
 
     def test_words(self) -> None:
         """
@@ -306,6 +350,28 @@ class RecognitionTests(SynchronousTestCase):
         self.assertTrue(looks_like_text(xxd(DATA).encode()))
         self.assertFalse(looks_like_text(DATA))
         self.assertFalse(looks_like_text(b""))
+        self.assertFalse(looks_like_text(b"\xff" * 1000))
+        self.assertFalse(looks_like_text("n\u00e4chstes\0".encode()))
+
+    def test_text_that_is_not_ascii(self) -> None:
+        """
+        Dumps may have other characters around them, in UTF-8, wherever that is cut, or in a code of eight bits.
+        """
+        dump = xxd(DATA)
+        for before in (
+            "    1   0.000000    192.0.2.1 \u2192 192.0.2.9    TCP 54 50000 \u2192 1688 [SYN]\n\n",
+            "        [TCP Flags: \u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7A\u00b7\u00b7\u00b7\u00b7]\n\n",
+            "\u0437\u0430\u043f\u0440\u043e\u0441:\n",
+        ):
+            encoded = (before + dump).encode()
+            for length in range(1, 120):
+                self.assertTrue(looks_like_text(encoded[:length]), encoded[:length])
+            (piece,) = parse_hexadecimal(encoded)
+            self.assertEqual(piece.data, DATA)
+        older = ("Anfrage f\u00fcr B\u00fcro:\n" + dump.replace(".", "\u00b7")).encode("latin-1")
+        self.assertTrue(looks_like_text(older))
+        (piece,) = parse_hexadecimal(older)
+        self.assertEqual(piece.data, DATA)
 
     def test_messages_and_pdus(self) -> None:
         """

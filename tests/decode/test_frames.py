@@ -294,16 +294,16 @@ def cut_ipv4(whole: bytes, size: int) -> list[bytes]:
     return fragments
 
 
-def cut_ipv6(whole: bytes, size: int) -> list[bytes]:
+def cut_ipv6(whole: bytes, size: int, kind: int = ip.IP_PROTO_TCP) -> list[bytes]:
     """
-    Cut an IPv6 packet into fragments.
+    Cut an IPv6 packet into fragments, whose contents begin with a header of a kind.
     """
     head, body = whole[:40], whole[40:]
     fragments = []
     for start in range(0, len(body), size):
         part = body[start : start + size]
         placed = start | (start + size < len(body))
-        extension = struct.pack(">BxHI", ip.IP_PROTO_TCP, placed, 77)
+        extension = struct.pack(">BxHI", kind, placed, 77)
         length = struct.pack(">H", 8 + len(part))
         fragments.append(head[:4] + length + bytes((44,)) + head[7:] + extension + part)
     return fragments
@@ -328,6 +328,29 @@ class FragmentTests(SynchronousTestCase):
         self.assertGreaterEqual(len(segments), 1)
         self.assertEqual(segments[0].data, DATA)
         self.assertEqual(segments[0].flow, only(101, packet(version)).flow)
+
+    def test_headers_within(self) -> None:
+        """
+        Headers of IPv6 may also be in what is fragmented, even if nothing but these fit the first fragment.
+        """
+        whole = packet(6)
+        for tail, found in ((ip.IP_PROTO_TCP, DATA), (ip.IP_PROTO_UDP, None)):
+            options = bytes((tail, 1)) + bytes(14)
+            pieces = cut_ipv6(whole[:40] + options + whole[40:], 16, ip.IP_PROTO_DSTOPTS)
+            reader = FrameReader()
+            for piece in pieces[:-1]:
+                self.assertIsNone(reader.read(101, piece))
+            segment = reader.read(101, pieces[-1])
+            self.assertEqual(segment and (segment.data, segment.flow), found and (DATA, self.flow))
+            self.assertEqual(reader.noise["not TCP"], 0 if found else 1)
+            self.assertEqual(reader.incomplete, 0)
+
+    @property
+    def flow(self) -> bytes:
+        """
+        The direction that packets over IPv6 have.
+        """
+        return only(101, packet(6)).flow
 
     def test_incomplete(self) -> None:
         """

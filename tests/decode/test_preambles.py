@@ -20,7 +20,7 @@ from kmsproto.decode.preambles import (
     read_preamble,
 )
 from kmsproto.rpc.numbers import PacketType
-from tests.decode.test_dissection import ACK, BIND, DissectionCase, answer, ask
+from tests.decode.dissecting import ACK, BIND, DissectionCase, answer, ask
 from tests.decode.traffic import calls, essence, golden
 from tests.rpc.building import build_pdu
 

@@ -22,7 +22,7 @@ from kmsproto.kms.catalog import load_catalog
 from kmsproto.kms.envelopes import seal_request
 from kmsproto.rpc.numbers import PacketType
 from kmsproto.rpc.pdu import decode_header
-from tests.decode.test_dissection import ACK, BIND, answer, ask
+from tests.decode.dissecting import ACK, BIND, answer, ask
 from tests.decode.traffic import Connection, Said, calls, capture, decode, golden
 from tests.kms.samples import CLIENT, HARDWARE_ID, REQUEST, REQUEST_SALT, RESPONSE
 from tests.rpc.building import build_fault, build_nak, build_pdu

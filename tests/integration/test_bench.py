@@ -112,19 +112,20 @@ class RealHostTests(BenchCase):
 
     def test_interrupt(self) -> None:
         """
-        Ctrl-C ends it at once with what was measured so far.
+        Ctrl-C ends it at once with what was measured so far, and so does SIGTERM.
         """
         host, port = self.local()
-        process = self.begin(f"127.0.0.1:{port}", "--duration", "300", "--rate", "50", "--json")
-        for _ in range(10):
-            host.wait_for(" granted ")
-        process.send_signal(signal.SIGINT)
-        output, problems = process.communicate(timeout=PATIENCE)
-        self.assertEqual((process.returncode, problems), (130, ""))
-        told = json.loads(output)
-        self.assertTrue(told["interrupted"])
-        self.assertGreaterEqual(told["granted"], 8)
-        self.assertLess(told["seconds"], PATIENCE)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.begin(f"127.0.0.1:{port}", "--duration", "300", "--rate", "50", "--json")
+            for _ in range(10):
+                host.wait_for(" granted ")
+            process.send_signal(number)
+            output, problems = process.communicate(timeout=PATIENCE)
+            self.assertEqual((process.returncode, problems), (130, ""))
+            told = json.loads(output)
+            self.assertTrue(told["interrupted"])
+            self.assertGreaterEqual(told["granted"], 8)
+            self.assertLess(told["seconds"], PATIENCE)
         self.assertStopped(host)
 
     def test_terminal(self) -> None:
@@ -222,8 +223,11 @@ class NoGoodHostTests(BenchCase):
         self.assertIn("4 with wrong answer (HMAC)", met["wrong proof"].stdout)
         self.assertIn("4 with timeout", met["silence after the bind"].stdout)
         self.assertIn("4 with fault 0x1C01000B", met["fault for an answer"].stdout)
-        self.assertIn("with connection lost", met["close behind the answer"].stdout)
+        spent = met["close behind the answer"].stdout
+        self.assertIn("with connection closed behind an answer", spent)
+        self.assertIn("behind an answer with --fresh\n", spent)
         self.assertEqual(met["silence"].returncode, 3)
+        self.assertIn("no connection within 1 seconds", met["nobody accepts"].stderr)
 
     def test_host_that_leaves(self) -> None:
         """

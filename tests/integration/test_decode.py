@@ -196,17 +196,18 @@ class StreamTests(DecodeCase):
         """
         Whoever stops it gets what was still waited for, and the counts.
         """
-        process = self.start_decoding("--live", "--summary")
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(capture(frames_of(ALL[2:3])[:10]))
-        process.stdin.flush()
-        self.assertIn(b"granted", process.stdout.readline())
-        process.send_signal(signal.SIGINT)
-        rest, err = process.communicate(timeout=PATIENCE)
-        self.assertIn(b"unanswered", rest)
-        self.assertEqual(rest.count(b"\n"), 1)
-        self.assertIn(b"2 calls (1 granted)", err)
-        self.assertEqual(process.returncode, 130)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.start_decoding("--live", "--summary")
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(capture(frames_of(ALL[2:3])[:10]))
+            process.stdin.flush()
+            self.assertIn(b"granted", process.stdout.readline())
+            process.send_signal(number)
+            rest, err = process.communicate(timeout=PATIENCE)
+            self.assertIn(b"unanswered", rest)
+            self.assertEqual(rest.count(b"\n"), 1)
+            self.assertIn(b"2 calls (1 granted)", err)
+            self.assertEqual(process.returncode, 130)
 
     def test_interrupted_early(self) -> None:
         """

@@ -82,7 +82,7 @@ class InterruptTests(TwistdCase):
                 (process.returncode, complaint), (130, f"kmsproto {command}: interrupted\n")
             )
 
-    def waiting(self, command: str) -> tuple[int, subprocess.Popen[str]]:
+    def waiting(self, command: str, *options: str) -> tuple[int, subprocess.Popen[str]]:
         """
         Begin a command, and let it wait for a host that says nothing.
 
@@ -90,7 +90,7 @@ class InterruptTests(TwistdCase):
         """
         port = self.silent()
         self.listening.settimeout(PATIENCE)
-        process = self.begin(command, f"127.0.0.1:{port}", "--timeout", "600")
+        process = self.begin(command, f"127.0.0.1:{port}", "--timeout", "600", *options)
         connection, _ = self.listening.accept()
         self.addCleanup(connection.close)
         connection.settimeout(PATIENCE)
@@ -111,16 +111,19 @@ class InterruptTests(TwistdCase):
 
     def test_bench(self) -> None:
         """
-        A load that is interrupted before its host was reached is one line.
+        A load that is interrupted before its host was reached is one line, and with --json the same as JSON.
         """
-        port, process = self.waiting("bench")
-        process.send_signal(signal.SIGINT)
-        said, complaint = process.communicate(timeout=PATIENCE)
-        self.assertEqual((process.returncode, said), (130, ""))
-        self.assertEqual(
-            complaint,
-            f"kmsproto bench: 127.0.0.1:{port}: interrupted before the host was reached\n",
-        )
+        for arguments in ((), ("--json",)):
+            port, process = self.waiting("bench", *arguments)
+            process.send_signal(signal.SIGINT)
+            said, complaint = process.communicate(timeout=PATIENCE)
+            problem = f"127.0.0.1:{port}: interrupted before the host was reached"
+            self.assertEqual(process.returncode, 130)
+            self.assertEqual(complaint, f"kmsproto bench: {problem}\n")
+            if arguments:
+                self.assertEqual(json.loads(said), {"problem": problem, "status": 130})
+            else:
+                self.assertEqual(said, "")
 
     def test_closed_input(self) -> None:
         """

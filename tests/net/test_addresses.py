@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kmsproto.net import addresses as module
-from kmsproto.net.addresses import MAX_ADDRESSES, SystemResolver, endpoint_to, resolve
+from kmsproto.net.addresses import LONGEST, MAX_ADDRESSES, SystemResolver, endpoint_to, resolve
 
 
 class Thread:
@@ -255,6 +255,16 @@ class EndpointTests(AddressesCase):
         self.assertEqual(self.attempts(), ["192.0.2.1", "192.0.2.2"])
         self.answer(1)
         self.successResultOf(connecting)
+
+    def test_no_limit(self) -> None:
+        """
+        How long an attempt may take is not for the endpoint to say.
+        """
+        for host in ("kms", "192.0.2.1", "2001:db8::1"):
+            connecting = self.connecting(host)
+            self.assertEqual(self.reactor.tcpClients[-1][3], LONGEST)
+            connecting.cancel()
+            self.failureResultOf(connecting)
 
     def test_none(self) -> None:
         """

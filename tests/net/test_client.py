@@ -256,6 +256,23 @@ class UnreachableTests(ClientCase):
         self.assertEqual(len(cancelled), 1)
         self.assertTimers(0)
 
+    def test_odd_limits(self) -> None:
+        """
+        A limit is told in as many digits as mean something, and never as none at all.
+        """
+        for timeout, shown in (
+            (0.999988, "1"),
+            (9.87654, "9.877"),
+            (3600, "3600"),
+            (1e-9, "1e-09"),
+        ):
+            asked = activate(
+                self.clock, UnreachableEndpoint(Deferred()), body(), ClientOptions(timeout=timeout)
+            )
+            self.clock.advance(timeout)
+            problem = self.failureResultOf(asked, HostTimeoutError).value
+            self.assertEqual(str(problem), f"no connection within {shown} seconds")
+
     def test_errors_of_endpoints_that_are_cancelled(self) -> None:
         """
         Each kind of endpoint fails in its own way when it is given up; all of them mean that time was over.

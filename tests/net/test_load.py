@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from kmsproto.errors import (
     BindRefusedError,
+    ConnectionSpentError,
     ContextRefusedError,
     FaultError,
     HostTimeoutError,
@@ -390,7 +391,9 @@ class FailureTests(LoadCase):
         self.use(Leaving)
         endpoint = CountingEndpoint(lambda: self.now, self.endpoint.connect)
         tally = self.run_load(6, endpoint)
-        self.assertEqual(tally.failed, {"wrong answer (stub)": 3, "connection lost": 3})
+        self.assertEqual(
+            tally.failed, {"wrong answer (stub)": 3, "connection closed behind an answer": 3}
+        )
         self.assertEqual(tally.connections, 3)
         first, second, third = endpoint.times
         self.assertAlmostEqual(second - first, FIRST_PAUSE, places=2)
@@ -504,6 +507,7 @@ class FailureTests(LoadCase):
             (HostTimeoutError("x"), "timeout"),
             (RemoteProtocolError("call 17"), "protocol error"),
             (unreachable(None), "connection lost"),
+            (ConnectionSpentError("x"), "connection closed behind an answer"),
             (unreachable(REFUSED), "connection refused"),
             (unreachable(error.NoRouteError(errno.EHOSTUNREACH, "x")), "no connection"),
             (unreachable(ValueError("x")), "no connection"),

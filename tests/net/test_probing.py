@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 
 from kmsproto.errors import (
+    BindRefusedError,
     ContextRefusedError,
     FaultError,
     HostTimeoutError,
@@ -256,6 +257,19 @@ class ProbingTests(ClientCase):
                 self.successResultOf(self.begin(probing))
                 self.assertEqual(list(probing.findings), [])
 
+    def test_findings_of_a_refusal(self) -> None:
+        """
+        What is wrong with a bind_nak is told too, although there is nobody to ask then.
+        """
+        nak = pdu.encode_bind_nak(99, 4)
+        for fresh in (False, True):
+            self.use(lambda: ScriptedHost(nak))
+            probing = self.probing(Plan(3, self.make_body, fresh=fresh, at_once=3))
+            self.failureResultOf(self.begin(probing), BindRefusedError)
+            self.assertEqual([finding.rule for finding in probing.findings], ["2.13"])
+            self.assertEqual(self.reported, [])
+            self.assertClosed()
+
     def test_spent_connections(self) -> None:
         """
         A host that ends each connection behind an answer is asked on a fresh one each time, which is noted.
@@ -310,7 +324,7 @@ class ProbingTests(ClientCase):
         self.use(lambda: ScriptedHost(data))
         probing = self.probing(Plan(1, self.make_body, fresh=True))
         self.failureResultOf(self.begin(probing), ContextRefusedError)
-        self.assertEqual(list(probing.findings), [])
+        self.assertEqual([finding.rule for finding in probing.findings], ["3.3"])
         accepted = ack._replace(
             results=(pdu.Negotiated(0, 0, pdu.NDR), *ack.results[1:]), association_group=0
         )

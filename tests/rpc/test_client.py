@@ -572,6 +572,21 @@ class HostileServerTests(SynchronousTestCase):
             resp = build_ack([refused(2)] * count, packet_type=15)
             self.misbehaves(altering(), resp, f"{count} were judged")
 
+    def test_misplaced_results(self) -> None:
+        """
+        Of results that a host puts behind four bytes too many, as is known of one at a port of five digits, it is told
+        that nobody can read them, and which ports do better.
+        """
+        data = build_ack([accepted(), refused(2)], address=b"16880\0")
+        start = 16 + 10 + 6
+        moved = data[:start] + bytes(4) + data[start:]
+        problem = misbehaviour(binding().receive_data(moved))
+        self.assertIn("2 contexts were offered, but 0 were judged; no client can read", problem)
+        self.assertIn("a port of four digits", problem)
+        for answer in (build_ack([]), build_ack([refused(2)], address=b"16880\0")):
+            problem = misbehaviour(binding().receive_data(answer))
+            self.assertIn("; no client can read this answer; check that it is", problem)
+
     def test_syntax_that_was_not_offered(self) -> None:
         """
         A context cannot be accepted with a transfer syntax that it did not offer.

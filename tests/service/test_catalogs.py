@@ -70,6 +70,7 @@ class CatalogsTests(SynchronousTestCase):
         """
         text = str(self.assertRaises(CatalogError, load, path, True))
         self.assertEqual(len(text.splitlines()), 1, text)
+        self.assertNotIn(": file:", text)
         for part in (str(path), *parts):
             self.assertIn(part, text)
 
@@ -122,6 +123,7 @@ class CatalogsTests(SynchronousTestCase):
         self.refused(Path("/dev/zero"), "no regular file")
         error = self.assertRaises(CatalogError, read_file, Path("a\0b"))
         self.assertIn("cannot be read", str(error))
+        self.assertEqual((error.source, error.entry), ("a\0b", "file"))
 
     def test_size(self) -> None:
         """
@@ -139,8 +141,12 @@ class CatalogsTests(SynchronousTestCase):
         """
         self.refused(self.file(b"\x7fELF\0\0"), "neither a .kmd file", "nor TOML")
         self.refused(self.file(b"kmd\0" + KMD.read_bytes()[4:]), "neither")
-        self.refused(self.file(b"[["), "is no TOML")
-        self.refused(self.file(b""), "lacks the table")
+        self.refused(self.file(b"[["), "neither a .kmd file", "nor TOML: ", "(at end of document)")
+        self.refused(self.file(b"\xff" * 999), "neither a .kmd file", "nor TOML: it is no UTF-8;")
+        self.refused(self.file(b"name = 1 2\n"), "neither a .kmd file", "(at line 1, column 10);")
+        self.refused(self.file(b"skus = []\n"), "lacks the table 'applications'; name a .kmd file")
+        for nothing in (b"", b"\n \r\n"):
+            self.refused(self.file(nothing), "catalog: is empty; name a .kmd file")
         self.refused(self.file(KMD.read_bytes()[:-1]), "does not end with a NUL")
 
     def test_contradiction(self) -> None:
