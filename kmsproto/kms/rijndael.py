@@ -21,6 +21,7 @@ import os
 from collections.abc import Mapping
 from typing import Protocol
 
+from kmsproto.errors import KMSProtoError
 from kmsproto.kms.rijndael_tables import TableRijndael
 
 #: Bytes of a block.
@@ -82,6 +83,19 @@ class Cipher(Protocol):
         """
 
 
+class UnknownCipherError(KMSProtoError, SystemExit):
+    """
+    The environment names an implementation that is not there.
+
+    That is found out when this module is loaded, before any program could take the error.  So it is a L{SystemExit}
+    as well, of which the interpreter prints the line, without a traceback, and exits with status 1.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.code = f"kmsproto: {problem}"
+
+
 def implementations() -> dict[str, type[Cipher]]:
     """
     List the implementations that work here, the fastest first.
@@ -109,13 +123,15 @@ def choose_implementation(wish: str) -> tuple[str, type[Cipher]]:
 
     @param wish: Its name, in capitals or small letters; empty for the fastest.
     @return: The name and the class.
-    @raise ValueError: If there is none of that name here.
+    @raise UnknownCipherError: If there is none of that name here.
     """
     available = implementations()
     for name, implementation in available.items():
         if wish.casefold() in ("", name.casefold()):
             return name, implementation
-    raise ValueError(f"{VARIABLE} is {wish!r}; here it may be one of: {', '.join(available)}")
+    raise UnknownCipherError(
+        f"{VARIABLE} is {wish!r}; here it may be one of: {', '.join(available)}"
+    )
 
 
 #: What L{Rijndael} is: "AES instructions (C)", "portable C" or "Python".

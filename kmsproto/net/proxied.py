@@ -1,19 +1,19 @@
 """
 Peers behind a proxy that tells who they are, before anything else, in the PROXY protocol.
 
-Twisted's wrapper for that protocol makes the inner protocol when the proxy connects, and knows the peer only when the
-header has come, which is just before the first bytes.  So the host's own protocol is made then, and access, limits and
-log are about the peer that the proxy names; the proxy itself is not judged.  Until then a connection is no more than a
-timer, and there are as many as connections are allowed.
+The host's own protocol is made when the header has come (L{kmsproto.net.proxy_headers}) and the first bytes behind it,
+so access, limits and log are about the peer that the proxy names; the proxy itself is not judged.  Until then a
+connection is no more than a timer and the beginning of a header, and there are as many as connections are allowed.
 
-From then on the wrapper is of no use, and it cannot close one direction of a connection and keep the other.  So where
-it stands on a plain socket, the host's protocol takes its place there.
+From then on the protocol that read the header is of no use, and it cannot tell that the peer has closed one direction
+of a connection.  So on a plain socket the host's protocol takes its place.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -23,16 +23,17 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.tcp import Connection
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kmsproto.net.access import peer_of
+from kmsproto.net.proxy_headers import ProxyHeader, ProxyHeaderError, read_header
 from kmsproto.net.server import HostFactory
 
 
 class ProxiedProtocol(Protocol):
     """
-    Waits for the first bytes, and then is the host's protocol.
+    Waits for the header and the first bytes, and then is the host's protocol.
 
     @param factory: Made it.
     """
@@ -43,42 +44,57 @@ class ProxiedProtocol(Protocol):
     def __init__(self, factory: ProxiedFactory) -> None:
         self.factory = factory
         self._inner: Any = None
+        self._buffer = b""
+        self._refused = False
 
     def connectionMade(self) -> None:
         """
         Wait, unless too many do.
         """
         if not self.factory.begin(self):
-            self.transport.abortConnection()
+            self._refuse()
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Hand on; the first bytes tell that the peer is known.
+        Read the header; hand on what comes behind it.
         """
-        if self._inner is None:
-            self.factory.end(self)
-            self._inner = self.factory.host_factory.buildProtocol(self.transport.getPeer())
-            if self._inner is None:
-                self.transport.abortConnection()
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+        elif not self._refused:
+            self._buffer += data
+            try:
+                header = read_header(self._buffer)
+            except ProxyHeaderError as error:
+                host = self.factory.host_factory
+                host.reporter.turned_away(peer_of(self.transport.getPeer()), str(error))
+                self._refuse()
                 return
-            self._inner.makeConnection(self._carrier())
-        self._inner.dataReceived(data)
+            if header is not None and len(self._buffer) > header.length:
+                self._begin(header)
 
-    def _carrier(self) -> Any:
+    def _begin(self, header: ProxyHeader) -> None:
         """
-        Put the host's protocol in the place of Twisted's wrapper, where that stands on a plain socket.
+        Let the host have the connection.
+        """
+        first, self._buffer = self._buffer[header.length :], b""
+        self.factory.end(self)
+        inner = self.factory.host_factory.buildProtocol(_source(header) or self.transport.getPeer())
+        if inner is None:
+            self._refuse()
+            return
+        self._inner = inner
+        if isinstance(self.transport, Connection) and not self.transport.TLS:
+            self.transport.protocol = inner
+        inner.makeConnection(self.transport)
+        inner.dataReceived(first)
 
-        @return: The transport for the host's protocol.
+    def _refuse(self) -> None:
         """
-        wrapper = self.transport
-        if not isinstance(wrapper, ProtocolWrapper):
-            return wrapper
-        socket: Any = wrapper.transport
-        if not isinstance(socket, Connection) or socket.TLS:
-            return wrapper
-        wrapper.factory.unregisterProtocol(wrapper)
-        socket.protocol = self._inner
-        return socket
+        End the connection, and look at nothing that still comes.
+        """
+        self._refused = True
+        self._buffer = b""
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -87,6 +103,18 @@ class ProxiedProtocol(Protocol):
         self.factory.end(self)
         if self._inner is not None:
             self._inner.connectionLost(reason)
+
+
+def _source(header: ProxyHeader) -> IAddress | None:
+    """
+    Find the address of the client, if the header names one.
+    """
+    if header.source is None:
+        return None
+    address, port = header.source
+    kind = IPv4Address if address.version == 4 else IPv6Address
+    found: IAddress = kind("TCP", str(address), port)
+    return found
 
 
 class ProxiedFactory(ServerFactory):
@@ -136,7 +164,7 @@ class ProxiedEndpoint:
     """
     Listens for a proxy.
 
-    @param inner: The endpoint that understands the PROXY protocol.
+    @param inner: Listens for the connections of the proxy.
     """
 
     def __init__(self, inner: IStreamServerEndpoint) -> None:

@@ -8,6 +8,7 @@ is the one that counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,15 @@ from kmsproto.net.interfaces import private_addresses
 from kmsproto.net.listening import AddressEndpoint, BothFamiliesEndpoint, parse_listen
 from kmsproto.net.proxied import ProxiedEndpoint
 from kmsproto.service.kinds import ENDPOINT, SettingError
+from kmsproto.service.sharing import SHAREABLE_KINDS
 from kmsproto.service.sources import place
 
 #: Bit of the level that vlmcsd calls the protection of public addresses: listen on private ones only.
 LISTEN_PRIVATE = 1
+#: What the description of an endpoint for a proxy begins with.
+_PROXIED = "haproxy:"
+#: How an error about the arguments of a function begins.
+_CALLED = re.compile(r"\A[\w.]+\(\) ")
 
 
 def make_endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamServerEndpoint]:
@@ -44,11 +50,25 @@ def make_endpoints(settings: Mapping[str, Any], reactor: Any) -> list[IStreamSer
     if port is not None and not endpoints:
         endpoints.append(BothFamiliesEndpoint(reactor, port))
     for description in settings["endpoint"]:
+        plain = description.removeprefix(_PROXIED)
+        is_proxied = plain != description
+        if is_proxied and settings["workers"] > 1:
+            allowed = f"possible with {settings['workers']} workers; {SHAREABLE_KINDS}"
+            raise SettingError(place(settings, "endpoint"), description, allowed)
         try:
-            endpoint = serverFromString(reactor, description)
+            endpoint = serverFromString(reactor, plain)
         except Exception as error:
-            problem = f"{ENDPOINT.allowed}: {error}"
+            problem = f"{ENDPOINT.allowed}: {_reason(plain, error)}"
             raise SettingError(place(settings, "endpoint"), description, problem) from error
-        is_proxied = description.startswith("haproxy:")
         endpoints.append(ProxiedEndpoint(endpoint) if is_proxied else endpoint)
     return endpoints
+
+
+def _reason(description: str, error: Exception) -> str:
+    """
+    Say what is wrong with the description of an endpoint.
+    """
+    if isinstance(error, LookupError) and description.startswith("systemd:"):
+        return "systemd has passed no such socket; start it from a systemd socket unit"
+    # What is wrong with the arguments of a function says its name first, which nobody has called.
+    return _CALLED.sub("", str(error))

@@ -228,10 +228,18 @@ def _describe(failure: Failure) -> str:
     if isinstance(error, CannotListenError):
         place = ":".join(_text(part) for part in (error.interface, error.port) if part)
         number = getattr(error.socketError, "errno", None)
-        reason = os.strerror(number) if number else error.socketError
+        # Those of name resolution are below zero, and only they themselves know what they mean.
+        reason = os.strerror(number) if number and number > 0 else _own_words(error.socketError)
     else:
         place, reason = "an endpoint", failure.getErrorMessage()
     return f"cannot listen on {place}: {reason}; choose another with --port or --endpoint"
+
+
+def _own_words(error: object) -> object:
+    """
+    Take what an error says without its number.
+    """
+    return getattr(error, "strerror", None) or error
 
 
 def _text(part: object) -> str:

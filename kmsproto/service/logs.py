@@ -27,6 +27,7 @@ from twisted.application.service import Service
 from twisted.logger import ILogObserver, InvalidLogLevelError, Logger, LogLevel
 from twisted.python.components import Componentized
 
+from kmsproto.net.quoting import quote
 from kmsproto.net.reporting import Format
 from kmsproto.service.forms import SYSTEM, choose_form
 from kmsproto.service.journal import Journal
@@ -84,8 +85,20 @@ def _open_file(name: str, reactor: Any) -> FileSink:
         raise StartupError(
             f"the log {name} cannot be written: {reason}; choose another with twistd --logfile"
         ) from error
-    _heed(lambda: reactor.callFromThread(file.rotate))
+    _heed(lambda: reactor.callFromThread(_begin, file))
     return file
+
+
+def _begin(file: FileSink) -> None:
+    """
+    Begin a new log file.
+    """
+    try:
+        file.begin()
+    except OSError as error:
+        _log.error(
+            "no new file of the log was begun: {reason}", reason=quote(error.strerror or str(error))
+        )
 
 
 def _heed(begin_file: Callable[[], object]) -> None:

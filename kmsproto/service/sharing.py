@@ -44,7 +44,8 @@ ACCEPTED_AT_ONCE = 16
 #: Seconds without accepting when this process has no descriptor left.
 EXHAUSTED_PAUSE = 1.0
 
-_KINDS = "use endpoints of the kinds tcp, tcp6, unix or systemd, or --workers=1"
+#: What to do where a socket cannot be shared.
+SHAREABLE_KINDS = "use endpoints of the kinds tcp, tcp6, unix or systemd, or --workers=1"
 
 
 class NotSharedError(KMSProtoError):
@@ -85,13 +86,13 @@ def open_shared(listener: Listener, count: int) -> list[int]:
         if IPushProducer.providedBy(port):
             port.pauseProducing()
     problems = [
-        f"the port at {where(port.getHost())} cannot be shared by workers; {_KINDS}"
+        f"the port at {where(port.getHost())} cannot be shared by workers; {SHAREABLE_KINDS}"
         for port in listener.ports
         if not _shareable(port, factory)
     ]
     if len(listener.ports) + listener.failures < count:
         problems.append(
-            f"an endpoint that opens its port later cannot be shared by workers; {_KINDS}"
+            f"an endpoint that opens its port later cannot be shared by workers; {SHAREABLE_KINDS}"
         )
     if problems:
         listener.close()

@@ -81,6 +81,28 @@ class FileSink(LogFile):
 
     encoding = "utf-8"
 
+    def begin(self) -> None:
+        """
+        Begin a new file.  The old one is put aside, unless somebody has done that already, as logrotate does.
+
+        @raise OSError: If that cannot be done; the next bytes try again.
+        """
+        if self._is_in_place():
+            self.rotate()  # type: ignore[no-untyped-call]
+        else:
+            self._file.close()
+            self._openFile()  # type: ignore[no-untyped-call]
+
+    def _is_in_place(self) -> bool:
+        """
+        Tell whether the file that is open is the one that has the name.
+        """
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except (OSError, ValueError):
+            # There is none of that name, or none is open.
+            return False
+
     def write(self, data: bytes, /) -> int:
         """
         Take some bytes, in a new file if the old one is full.

@@ -165,6 +165,15 @@ class Options(UsageOptions):
                 raise
             raise SystemExit(f"twistd kms: {error}; see twistd kms --help") from error
 
+    def parseArgs(self, *words: str) -> None:  # noqa: N802 - the name is Twisted's
+        """
+        Take what is no option.
+
+        @raise UsageError: If there is anything.
+        """
+        if words:
+            raise UsageError(f"{words[0]!r} is no option, and nothing else is wanted")
+
     def postOptions(self) -> None:
         """
         Find out what holds.

@@ -136,7 +136,7 @@ def read_ini(text: str, label: str) -> Ini:
             continue
         key, separator, value = (part.strip() for part in content.partition("="))
         where = f"{label}: line {number}: {key}"
-        if not separator or not value:
+        if not (key and separator and value):
             raise SettingError(
                 f"{label}: line {number}", content, "a key, an equals sign and a value"
             )

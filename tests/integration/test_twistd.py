@@ -323,7 +323,7 @@ class RefusalTests(TwistdCase):
             (["--port=65536"], "--port: '65536' is not a port number"),
             (["--idle-timeout=0"], "--idle-timeout: '0' is not a number of seconds"),
             (["--nonsense"], "option --nonsense not recognized; see twistd kms --help"),
-            (["word"], "Wrong number of arguments.; see twistd kms --help"),
+            (["word"], "'word' is no option, and nothing else is wanted; see twistd kms --help"),
             (["--host-build=12345", "--state-directory=state"], ""),
         ):
             with self.subTest(arguments=arguments):

@@ -100,6 +100,19 @@ class VlmcsTests(TwistdCase):
             with running(PyKmsLike, self.kind(family)) as port:
                 self.run_rows(port, family, address, (0, 1))
 
+    def test_results_out_of_place(self) -> None:
+        """
+        Of a host like the Python host in its releases that misplace the results of a bind, every command tells that no
+        client can read them, and with which ports that is better.
+        """
+        for family, address in self.families():
+            with running(PyKmsLike, self.kind(family), displaced=True) as port:
+                for command, status in (("probe", 1), ("check", 2), ("bench", 1)):
+                    result = run("kmsproto", command, f"{address}:{port}", cwd=self.directory)
+                    self.assertEqual(result.returncode, status, result.stderr)
+                    self.assertIn("no client can read this bind_ack", result.stdout + result.stderr)
+                    self.assertIn("on a port of four digits", result.stdout + result.stderr)
+
 
 class DiscoveringTests(TwistdCase):
     """

@@ -563,7 +563,7 @@ class RefusalTests(WorkersCase):
         """
         port = free_port()
         self.assertRefuses(
-            f"the port at 127.0.0.1:{port} cannot be shared by workers;"
+            f"--endpoint: 'haproxy:tcp:{port}:interface=127.0.0.1' is not possible with 2 workers;"
             " use endpoints of the kinds tcp, tcp6, unix or systemd, or --workers=1",
             f"--endpoint=haproxy:tcp:{port}:interface=127.0.0.1",
             "--state-directory=state",

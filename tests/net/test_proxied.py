@@ -10,13 +10,20 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import StringTransport
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from kmsproto.net.proxied import ProxiedEndpoint, ProxiedFactory
 from kmsproto.net.server import Limits
-from tests.net.wiring import HostCase, bind, call, granted, payload, read_replies
+from tests.net.wiring import (
+    HostCase,
+    bind,
+    call,
+    granted,
+    host_lines,
+    payload,
+    read_replies,
+)
 
 
 class Transport(StringTransport):
@@ -48,7 +55,7 @@ class ProxiedTests(HostCase):
         if not hasattr(self, "proxied"):
             if limits is not None:
                 self.factory = self.make_factory(limits=limits)
-            self.proxied = HAProxyWrappingFactory(ProxiedFactory(self.factory))
+            self.proxied = ProxiedFactory(self.factory)
         transport = Transport()
         protocol = self.proxied.buildProtocol(transport.getPeer())
         protocol.makeConnection(transport)
@@ -76,6 +83,46 @@ class ProxiedTests(HostCase):
         protocol.dataReceived(b"PROXY TCP4 8.8.4.4 10.0.0.1 4711 1688\r\n" + bind())
         self.assertTrue(transport.aborted)
         self.assertEqual(transport.value(), b"")
+
+    def test_segments(self) -> None:
+        """
+        A header may come byte by byte; the host gets the connection with the first byte behind it.
+        """
+        protocol, transport = self.connect()
+        for byte in b"PROXY TCP4 10.0.0.7 10.0.0.1 4711 1688\r\n":
+            protocol.dataReceived(bytes([byte]))
+        self.assertEqual(list(self.factory.idle.items), [])
+        for byte in bind() + call(payload()):
+            protocol.dataReceived(bytes([byte]))
+        self.clock.advance(0)
+        self.assertEqual(read_replies(transport.value())[1:], granted(2))
+
+    def test_nobody_named(self) -> None:
+        """
+        Where the proxy names nobody, it is the peer itself, and is judged.
+        """
+        for header in (b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"):
+            protocol, transport = self.connect()
+            protocol.dataReceived(header)
+            self.assertFalse(transport.aborted)
+            protocol.dataReceived(bind())
+            self.assertTrue(transport.aborted)
+
+    def test_no_header(self) -> None:
+        """
+        What is no header ends the connection with one line, which has nothing of it; what follows is not looked at.
+        """
+        for text in (b"GET / ", b"PROXY TCP4 a\nFAKE 10.0.0.1 1 2\r\n"):
+            with host_lines() as lines:
+                protocol, transport = self.connect()
+                protocol.dataReceived(text + bind())
+                protocol.dataReceived(bind())
+            self.assertTrue(transport.aborted)
+            self.assertEqual(transport.value(), b"")
+            (line,) = lines
+            self.assertIn("PROXY header", line)
+            self.assertNotIn("FAKE", line)
+            self.assertNotIn("\n", line)
 
     def test_silence(self) -> None:
         """

@@ -53,6 +53,38 @@ class EndpointsTests(SynchronousTestCase):
         self.assertEqual(len(self.kinds(ENDPOINT="tcp:1")), 1)
         self.assertEqual(len(self.kinds(ENDPOINT="tcp:1", PORT="5")), 2)
 
+    def test_proxied_workers(self) -> None:
+        """
+        An endpoint for a proxy is refused with workers before anything is opened.
+        """
+        self.assertEqual(self.kinds(ENDPOINT="haproxy:tcp:1", WORKERS="1"), [ProxiedEndpoint])
+        error = self.assertRaises(SettingError, self.make, ENDPOINT="haproxy:tcp:1", WORKERS="2")
+        self.assertEqual(
+            str(error),
+            "KMSPROTO_ENDPOINT: 'haproxy:tcp:1' is not possible with 2 workers;"
+            " use endpoints of the kinds tcp, tcp6, unix or systemd, or --workers=1",
+        )
+
+    def test_reasons(self) -> None:
+        """
+        What is wrong with a description is told without the names of functions, and with a way out.
+        """
+        for description, reason in (
+            ("tcp", "missing 1 required positional argument: 'port'"),
+            ("haproxy:tcp", "missing 1 required positional argument: 'port'"),
+            ("tcp:1:x=y", "got an unexpected keyword argument 'x'"),
+            (
+                "systemd:domain=INET:index=7",
+                "systemd has passed no such socket; start it from a systemd socket unit",
+            ),
+        ):
+            with self.subTest(description=description):
+                error = self.assertRaises(SettingError, self.make, ENDPOINT=description)
+                self.assertEqual(
+                    str(error),
+                    f"KMSPROTO_ENDPOINT: {description!r} is not a server endpoint: {reason}",
+                )
+
     def test_private(self) -> None:
         """
         The private addresses of this machine are listened on if nobody names others.

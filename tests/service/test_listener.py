@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -228,6 +229,16 @@ class ListenerTests(HostCase):
                 f"cannot listen on {where}: Address already in use;"
                 " choose another with --port or --endpoint",
             )
+
+    def test_name_unknown(self) -> None:
+        """
+        What a resolver says of an address is told as it says it.
+        """
+        problem = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        self.assertIn(
+            "cannot listen on nowhere:1688: Name or service not known;",
+            self.failing(FakeEndpoint(CannotListenError("nowhere", 1688, problem))),
+        )
 
     def test_reason_without_errno(self) -> None:
         """

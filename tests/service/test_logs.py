@@ -163,6 +163,29 @@ class OpenJournalTests(SynchronousTestCase):
         self.assertEqual(Path("x.log").read_text(), "new\n")
         self.assertEqual(Path("x.log.1").read_text(), "old\n")
 
+    def test_moved_away(self) -> None:
+        """
+        SIGUSR1 begins a new file where the old one was moved away, and says so if that cannot be done.
+        """
+        os.mkdir("logs")
+        journal = self.journal("--logfile=logs/x.log")
+        assert journal is not None
+        journal.relay("old\n")
+        os.rename("logs", "moved")
+        with capturedLogs() as events:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            self.reactor.advance(0)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ['no new file of the log was begun: "No such file or directory"'],
+        )
+        journal.relay("kept\n")
+        os.mkdir("logs")
+        self.reactor.advance(1)
+        journal.relay("new\n")
+        self.assertEqual(Path("moved/x.log").read_text(), "old\n")
+        self.assertEqual(Path("logs/x.log").read_text(), "kept\nnew\n")
+
     def test_no_file_to_begin(self) -> None:
         """
         Where the log is no file, SIGUSR1 does nothing; with somebody else's logger it is left alone.

@@ -74,6 +74,34 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), b"next")
         self.assertEqual(Path(f"{self.path}.1").read_bytes(), b"0123456789")
 
+    def test_begin(self) -> None:
+        """
+        A new file is begun beside the old one.
+        """
+        self.sink.write(b"old")
+        self.sink.begin()
+        self.sink.write(b"new")
+        self.assertEqual(self.path.read_bytes(), b"new")
+        self.assertEqual(Path(f"{self.path}.1").read_bytes(), b"old")
+
+    def test_begin_elsewhere(self) -> None:
+        """
+        A file that somebody has moved away, or replaced, stays there, and nothing else is put aside.
+        """
+        for number, replaced in enumerate((False, True)):
+            moved = Path(f"{self.path}-{number}")
+            self.sink.write(b"old")
+            self.path.rename(moved)
+            if replaced:
+                self.path.write_bytes(b"first ")
+            self.sink.begin()
+            self.sink.write(b"new")
+            self.assertEqual(moved.read_bytes(), b"old")
+            self.assertEqual(self.path.read_bytes(), b"first new" if replaced else b"new")
+            self.assertFalse(Path(f"{self.path}.1").exists())
+            self.path.unlink()
+            self.sink.begin()
+
     def test_part(self) -> None:
         """
         What the disk has room for is taken and told.

@@ -186,7 +186,7 @@ class OptionsTests(SynchronousTestCase):
             (["--port", "x"], "--port: 'x' is not a port number"),
             (["--endpoint", ""], "--endpoint: '' is not a server endpoint"),
             (["--prot", "5"], "option --prot not recognized"),
-            (["word"], "Wrong number of arguments."),
+            (["word"], "'word' is no option, and nothing else is wanted"),
         ):
             with self.subTest(arguments=arguments):
                 with self.assertRaises(SystemExit) as caught:

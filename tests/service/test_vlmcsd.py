@@ -91,6 +91,7 @@ class IniTests(SynchronousTestCase):
         for text, said in (
             ("\nhello", "f: line 2: 'hello' is not a key, an equals sign and a value"),
             ("Port =", "f: line 1: 'Port =' is not a key"),
+            ("= 1", "f: line 1: '= 1' is not a key"),
             ("Prot = 1", "f: line 1: Prot: '1' is not an ePID, and Prot is no other key of"),
             (
                 "qqq = 1",
