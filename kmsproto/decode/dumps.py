@@ -51,7 +51,9 @@ _OFFSET = re.compile(r"(?:0x(?=[0-9a-f]+:))?([0-9A-Fa-f]{4,16})(:|[ \t]|$)")
 _BYTES = re.compile(r"[ \t]*((?:(?:[0-9A-Fa-f]{2})+(?:[ \t]{1,2}|$))+)")
 _PREFIXED = re.compile(r"0[xX][0-9A-Fa-f]{2}(?:[ \t]+0[xX][0-9A-Fa-f]{2})*")
 #: Possessive, for a line may have millions of bytes, and all of them would be remembered as places to go back to.
-_PLAIN = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{2}(?:[ \t,;:-]*+(?:0[xX])?[0-9A-Fa-f]{2})*+[ \t,;]*")
+#: Not in the call: the documentation tool takes patterns there apart, and knows no possessive ones.
+_PLAIN_LINE = r"(?:0[xX])?[0-9A-Fa-f]{2}(?:[ \t,;:-]*+(?:0[xX])?[0-9A-Fa-f]{2})*+[ \t,;]*"
+_PLAIN = re.compile(_PLAIN_LINE)
 _NOT_DIGITS = re.compile(r"0[xX]|[^0-9A-Fa-f]")
 
 
